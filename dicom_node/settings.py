@@ -1,0 +1,53 @@
+"""Settings of the node, from the environment (`DICOM_NODE_*`, `DATABASE_URL`, `BROKER_URL`). Frozen; units in names."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything an administrator can set outside the rules file."""
+
+    model_config = SettingsConfigDict(env_prefix="DICOM_NODE_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("node-data"), description="where images, results and the embedded servers' data lie")
+    ae_title: str = Field("LIVERNODE", description="AE title of the node", max_length=16)
+    dicom_host: str = Field("0.0.0.0", description="address the receiver listens on")  # noqa: S104 - a PACS sends from outside
+    dicom_port: int = Field(11112, description="port the receiver listens on", ge=0, le=65535)
+    console_host: str = Field("127.0.0.1", description="address of the console")
+    console_port: int = Field(8080, description="port of the console", ge=0, le=65535)
+    database_url: str | None = Field(
+        None, validation_alias="DATABASE_URL", description="PostgreSQL 15-18; empty: the embedded server"
+    )
+    broker_url: str | None = Field(
+        None, validation_alias="BROKER_URL", description="RabbitMQ, Redis or Valkey; empty: the embedded Valkey"
+    )
+    workers: int = Field(1, description="inference workers", ge=1)
+    max_associations: int = Field(50, description="associations at one time", ge=1)
+    network_timeout_s: float = Field(60.0, description="an association silent for so long is aborted")
+    quiet_period_s: float = Field(60.0, description="last resort: run on what is there when nothing came for so long")
+    overdue_s: float = Field(600.0, description="a study still waiting after so long is shown as overdue")
+    association_idle_s: float = Field(10.0, description="an open association silent for so long no longer holds a study back")
+    late_images: str = Field(
+        "rerun", pattern="^(rerun|alert|ignore)$", description="what new images after a result do: rerun, alert, ignore"
+    )
+    job_lease_s: float = Field(15.0, description="a worker silent for so long has lost its job")
+    job_attempts: int = Field(5, description="attempts before a job is parked", ge=1)
+    delivery_attempts: int = Field(200, description="attempts before a delivery is parked", ge=1)
+    delivery_backoff_max_s: float = Field(60.0, description="longest pause between two attempts of a delivery")
+    torch_threads: int = Field(0, description="threads of one inference worker; 0: all cores / workers", ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    log_format: str = Field("text", pattern="^(text|json)$", description="text or json lines")
+    postgres_bin: Path | None = Field(None, description="folder with postgres and initdb; empty: wheel, then Debian's")
+    valkey_bin: Path | None = Field(None, description="valkey-server or redis-server; empty: wheel, then PATH")
+
+    @property
+    def store_dir(self) -> Path:
+        """Root of the file store."""
+        return self.data_dir / "store"
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Where the receiver leaves durable files until they are indexed."""
+        return self.data_dir / "incoming"

@@ -1,0 +1,68 @@
+"""What a pipeline is: a name, the roles it needs, the bundles it uses, and a function."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.findings import Findings
+
+
+class Predictor(Protocol):
+    """An opened bundle: normalises, runs the network by sliding window, returns its output."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def trained_on(self) -> str: ...
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size (slice, row, column) of the grid that the network works on."""
+        ...
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the output channels, in order."""
+        ...
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """image [channel, slice, row, column] in physical units (HU) -> probabilities [channel, slice, row, column]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Role:
+    """A named input of a pipeline that the router must bind to a stack of images."""
+
+    name: str  # "arterial"
+    meaning: str
+    required: bool = True
+
+
+Run = Callable[[Any, Mapping[str, Predictor]], Findings]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One entry of the catalogue; importable without torch, `load` brings the code in."""
+
+    name: str
+    version: str
+    title: str  # for people and SeriesDescription: "AI CT liver lesions"
+    modality: str
+    roles: tuple[Role, ...]
+    bundles: tuple[str, ...]
+    queue: str  # Celery queue: "gpu" or "cpu"
+    module: str  # has run(input, bundles) -> Findings
+
+    def load(self) -> Run:
+        """Import the pipeline's module (and with it torch) and return its run function."""
+        run: Run = import_module(self.module).run
+        return run
