@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     delivery_backoff_max_s: float = Field(60.0, description="longest pause between two attempts of a delivery")
     torch_threads: int = Field(0, description="threads of one inference worker; 0: all cores / workers", ge=0)
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    bundles_dir: Path | None = Field(None, description="a site's own bundles; one of the same name replaces ours")
+    job_timeout_s: float = Field(900.0, description="a job running for so long is stuck: its worker ends and is replaced")
     log_format: str = Field("text", pattern="^(text|json)$", description="text or json lines")
     postgres_bin: Path | None = Field(None, description="folder with postgres and initdb; empty: wheel, then Debian's")
     valkey_bin: Path | None = Field(None, description="valkey-server or redis-server; empty: wheel, then PATH")

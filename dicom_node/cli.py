@@ -1,0 +1,417 @@
+"""The command `dicom-node`. Alone reads arguments, prints and exits; imports late, so that every command starts quickly."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dicom_node.errors import NodeError
+from dicom_node.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+rules_app = typer.Typer(no_args_is_help=True, help="Rules, destinations and senders as one YAML file.")
+app.add_typer(rules_app, name="rules")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+EXIT_ERROR = 1
+EXIT_REFUSED = 3
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Data directory of the node; default: the one that runs here.")
+]
+
+
+def main() -> None:
+    """Entry point: a NodeError ends with its text and status 1, never with a traceback."""
+    try:
+        app()
+    except NodeError as error:
+        err.print(f"dicom-node: {error}", style="bold red", markup=False)
+        sys.exit(EXIT_ERROR)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err)
+
+
+def _pipeline(name: str) -> Any:
+    from pipelines.catalogue import PIPELINES
+
+    if name not in PIPELINES:
+        raise NodeError(f"no pipeline {name!r} in this version; there is: {', '.join(PIPELINES)}")
+    return PIPELINES[name]
+
+
+def _node(settings: Settings, component: str, connections: int = 4) -> Any:
+    """The process's view of a node whose servers run."""
+    from dicom_node.log import configure
+    from dicom_node.node import Node
+    from dicom_node.up import with_server_urls
+    from storage.database import open_pool
+    from storage.files import FolderStore
+
+    configure(component, settings.log_format)
+    settings = with_server_urls(settings)
+    pool = open_pool(str(settings.database_url), min_size=1, max_size=connections)
+    return Node(settings, pool, FolderStore(settings.store_dir))
+
+
+def _running(data_dir: Path | None) -> Settings:
+    from dicom_node.running import settings_of_running_node
+
+    return settings_of_running_node(Settings(), data_dir)
+
+
+def _settings_help() -> str:
+    lines = ["Settings from the environment:", ""]
+    for name, field in Settings.model_fields.items():
+        variable = str(field.validation_alias or f"DICOM_NODE_{name.upper()}")
+        lines.append(f"{variable} [{field.default}]: {field.description}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+# ---- the node and its parts
+
+
+@app.command(epilog=_settings_help())
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Where images, results and the servers' data lie.")] = None,
+    dicom_port: Annotated[int | None, typer.Option(help="Port of the receiver; 0: any free one.")] = None,
+    console_port: Annotated[int | None, typer.Option(help="Port of the console; 0: any free one.")] = None,
+) -> None:
+    """Run the whole node; prints `ready: …` when all parts answer, stops on SIGTERM."""
+    from dicom_node.log import configure
+    from dicom_node.up import up as run_node
+
+    given = {"data_dir": data_dir, "dicom_port": dicom_port, "console_port": console_port}
+    settings = Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+    configure("up", settings.log_format)
+    run_node(settings)
+
+
+@app.command()
+def receive() -> None:
+    """The receiver alone: DICOM C-STORE and C-ECHO SCP."""
+    from dicom_node.log import configure
+    from dicom_node.reception import receive as run_receiver
+    from dicom_node.up import ready_file
+
+    settings = Settings()
+    configure("receive", settings.log_format)
+    run_receiver(settings, ready_file(settings, "receive"))
+
+
+@app.command()
+def schedule() -> None:
+    """The scheduler alone: index, recognise, route, announce, sweep."""
+    import signal
+    import threading
+
+    from dicom_node import tasks
+    from dicom_node.scheduling import Scheduler
+    from dicom_node.up import ready_file
+
+    node = _node(Settings(), "schedule")
+    tasks.configure(str(node.settings.broker_url))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    ready = ready_file(node.settings, "schedule")
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    Scheduler(node).run(stop, lambda: ready.write_text(str(os.getpid())))
+
+
+@app.command()
+def work(
+    queue: Annotated[str, typer.Argument(help="gpu (inference), cpu (deliveries) or gpu,cpu.")] = "gpu,cpu",
+    number: Annotated[int, typer.Argument(help="Number of this worker on this machine.")] = 1,
+) -> None:
+    """A worker alone: runs jobs and deliveries from the broker's queues."""
+    from dicom_node.tasks import QUEUES
+    from dicom_node.up import ready_file
+    from dicom_node.worker import work as run_worker
+
+    queues = queue.split(",")
+    unknown = [name for name in queues if name not in QUEUES]
+    if unknown:
+        raise NodeError(f"no queue {unknown[0]!r}; there are: {', '.join(QUEUES)}")
+    node = _node(Settings(), f"work-{queue}-{number}")
+    ready = ready_file(node.settings, f"work-{queue}-{number}")
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    run_worker(node, str(node.settings.broker_url), queues, ready)
+
+
+@app.command()
+def console() -> None:
+    """The web console alone."""
+    import uvicorn
+
+    from dicom_node.console.app import console_app
+
+    node = _node(Settings(), "console")
+    uvicorn.run(
+        console_app(node.pool), host=node.settings.console_host, port=node.settings.console_port, log_level="warning"
+    )
+
+
+# ---- the administrator
+
+
+@rules_app.command("check")
+def rules_check(file: Path) -> None:
+    """Check a rules file; problems name their line."""
+    from dicom_node.routing.configuration import load_configuration
+
+    configuration = load_configuration(_text_of(file))
+    out.print(
+        f"{file}: {len(configuration.rules)} rules, {len(configuration.destinations)} destinations, "
+        f"{len(configuration.senders)} senders: valid"
+    )
+
+
+@rules_app.command("import")
+def rules_import(file: Path, data_dir: DataDir = None) -> None:
+    """Check a rules file and put it in force. The version before is kept."""
+    import getpass
+
+    import storage.configurations
+    import storage.events
+    import storage.studies
+    from dicom_node.routing.configuration import load_configuration
+    from dicom_node.up import with_server_urls
+    from storage.database import connect
+
+    text = _text_of(file)
+    configuration = load_configuration(text)
+    settings = with_server_urls(_running(data_dir))
+    try:
+        author = getpass.getuser()
+    except (KeyError, OSError):
+        author = ""
+    with connect(str(settings.database_url)) as connection:
+        version = storage.configurations.add(connection, text, author).version
+        storage.events.add(connection, None, "rules", f"version {version} imported", {"by": author})
+        storage.studies.touch_undecided(connection)
+    out.print(f"version {version} in force: {len(configuration.rules)} rules (node data: {settings.data_dir})")
+
+
+@rules_app.command("export")
+def rules_export(file: Annotated[Path | None, typer.Argument()] = None, data_dir: DataDir = None) -> None:
+    """Print the rules in force, or write them to FILE."""
+    import storage.configurations
+    from dicom_node.up import with_server_urls
+    from storage.database import connect
+
+    settings = with_server_urls(_running(data_dir))
+    with connect(str(settings.database_url)) as connection:
+        current = storage.configurations.current(connection)
+    if current is None:
+        raise NodeError("no rules were imported yet")
+    if file is None:
+        print(current.document, end="")
+    else:
+        file.write_text(current.document)
+        out.print(f"version {current.version} written to {file}")
+
+
+@rules_app.command("dry-run")
+def rules_dry_run(
+    file: Path, data_dir: DataDir = None, limit: Annotated[int, typer.Option(help="Studies received last.")] = 100
+) -> None:
+    """Try a rules file on the studies received last: what would start, what would stop starting, and why."""
+    from dicom_node.dry_run import dry_run
+    from dicom_node.routing.configuration import load_configuration
+
+    draft = load_configuration(_text_of(file))
+    node = _node(_running(data_dir), "dry-run")
+    table = Table("study", "rule", "now", "draft", "why", box=None)
+    for row in dry_run(node, draft, limit):
+        table.add_row(row.study_instance_uid, row.rule, row.now, row.draft, row.reason)
+    out.print(table)
+
+
+@app.command()
+def studies(data_dir: DataDir = None, limit: int = 50) -> None:
+    """The studies received last."""
+    from dicom_node.story import studies_table
+    from dicom_node.up import with_server_urls
+    from storage.database import connect
+
+    settings = with_server_urls(_running(data_dir))
+    table = Table("study", "last image", "images", "state", "why", box=None)
+    with connect(str(settings.database_url)) as connection:
+        for study in studies_table(connection, limit):
+            last = f"{study.last_received_at:%Y-%m-%d %H:%M:%S}"
+            table.add_row(study.study_instance_uid, last, str(study.instances), study.state, study.reason)
+    out.print(table)
+
+
+@app.command()
+def why(study_uid: str, data_dir: DataDir = None) -> None:
+    """The whole story of one study: what was received, recognised, decided, run, sent, and why not."""
+    from dicom_node.story import study_story
+    from dicom_node.up import with_server_urls
+    from storage.database import connect
+
+    settings = with_server_urls(_running(data_dir))
+    with connect(str(settings.database_url)) as connection:
+        story = study_story(connection, study_uid)
+    if story is None:
+        raise NodeError(f"study {study_uid}: nothing was received")
+    print(story, end="")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None) -> None:
+    """Test this installation: database, broker, disk, device, destinations, models, one phantom end to end."""
+    from dicom_node.doctor import examine
+
+    sound = True
+    for check in examine(_running(data_dir)):
+        sound &= check.ok
+        out.print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.text}", style=None if check.ok else "red")
+    raise typer.Exit(0 if sound else EXIT_ERROR)
+
+
+# ---- images
+
+
+@app.command()
+def demo(
+    pipelines: Annotated[list[str] | None, typer.Argument(help="Pipelines to show; default: all.")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the DICOM objects and pictures.")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """The main job on this machine: phantom study in by C-STORE, SR and SEG out by C-STORE, a table and pictures."""
+    from dicom_node.demo import run_demo
+
+    names = [_pipeline(name).name for name in pipelines] if pipelines else None
+    raise typer.Exit(run_demo(names, out_dir))
+
+
+@app.command()
+def send(
+    paths: list[Path],
+    to: Annotated[str, typer.Option("--to", help="HOST:PORT")],
+    aec: Annotated[str, typer.Option(help="Called AE title.")] = "LIVERNODE",
+    aet: Annotated[str, typer.Option(help="Calling AE title.")] = "DICOM_NODE",
+) -> None:
+    """C-STORE files and folders to a DICOM node."""
+    from dicom_node.dimse.scu import send_files
+
+    host, _, port = to.rpartition(":")
+    if not host or not port.isdigit():
+        raise NodeError(f"--to {to!r}: HOST:PORT is needed")
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    files = [file for file in files if file.is_file() and _is_dicom(file)]
+    if not files:
+        raise NodeError("no DICOM file in the given paths")
+    with _progress() as progress:
+        task = progress.add_task("C-STORE", total=len(files))
+        outcomes = send_files(
+            files, host, int(port), aec, aet, on_progress=lambda *_: progress.advance(task)
+        )
+    failed = [outcome for outcome in outcomes if not outcome.delivered]
+    out.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} objects stored")
+    for outcome in failed[:5]:
+        err.print(f"{outcome.path}: {outcome.reason}", markup=False)
+    raise typer.Exit(EXIT_ERROR if failed else 0)
+
+
+@app.command()
+def run(
+    pipeline: str,
+    folder: Path,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for result.json and the DICOM objects.")],
+    clinical: Annotated[Path | None, typer.Option(help="clinical.json (used by pipelines that take it).")] = None,
+) -> None:
+    """One pipeline on a folder of DICOM files, without node, database or broker. Exit 0 done, 3 refused, 1 error."""
+    from dicom_node.single import run_on_folder
+
+    if clinical is not None and not clinical.is_file():
+        raise NodeError(f"{clinical}: no such file")
+    answer = run_on_folder(_pipeline(pipeline), folder, out_dir, Settings())
+    if answer.status == "refused":
+        err.print(f"refused: {answer.reason}", markup=False)
+        raise typer.Exit(EXIT_REFUSED)
+    out.print(f"done: {', '.join(item.kind.upper() for item in answer.objects)} and result.json in {out_dir}")
+
+
+@app.command()
+def phantom(
+    pipeline: str,
+    count: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out_dir: Annotated[Path, typer.Option("--out")] = Path("phantoms"),
+    extras: Annotated[bool, typer.Option(help="Also scout, plain, delayed, bone kernel and MPR series.")] = False,
+) -> None:
+    """Simulated cases with known truth (case folders)."""
+    from models.phantoms import PHANTOMS
+
+    write_case = PHANTOMS[_pipeline(pipeline).name]
+    with _progress() as progress:
+        for number in progress.track(range(seed, seed + count), description="phantoms"):
+            write_case(number, out_dir, extras=extras)
+    out.print(f"{count} cases in {out_dir}")
+
+
+@app.command()
+def evaluate(
+    pipeline: str,
+    folder: Path,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measures as JSON.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the plots; default: beside the cases.")] = None,
+) -> None:
+    """Run a pipeline over case folders and print its outcome measures with 95 % intervals."""
+    from dicom_node.single import evaluate_cases
+
+    with _progress() as progress:
+        report = evaluate_cases(_pipeline(pipeline), folder, plots or folder / "evaluation", Settings(), progress.track)
+    table = Table("measure", "value", "95 % interval", "n", box=None)
+    for row in report.rows():
+        table.add_row(*row)
+    out.print(table)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_dict(), indent=1))
+
+
+@app.command()
+def train(
+    bundle: str,
+    data: Annotated[Path | None, typer.Option(help="Case folders of a site; default: phantoms.")] = None,
+    device: str = "auto",
+    minutes: Annotated[float, typer.Option(help="Length of the training.")] = 60.0,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Bundle folder to write; default: below ./bundles.")] = None,
+) -> None:
+    """Train a bundle from phantoms or from a site's own cases."""
+    from models.training import train as train_bundle
+
+    target = out_dir or Path("bundles") / bundle
+    train_bundle(bundle, data_dir=data, device=device, minutes=minutes, out_dir=target)
+    out.print(f"bundle written to {target}; set DICOM_NODE_BUNDLES_DIR={target.parent} to use it")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NodeError(f"{file}: {error}") from error
+
+
+def _is_dicom(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,146 @@
+"""One job from start to end: the story a newcomer reads first.
+
+An image that arrives goes   dimse/scp.py -> reception.py -> indexing.py   into the index,
+`scheduling.py` recognises it (recognition/), waits for what is missing (assembly.py), asks the rules (routing/) and
+writes a job row; a Celery message with the row's id brings a worker here. What the worker makes goes to the
+destinations by `deliver`. PostgreSQL holds the truth: a message lost or doubled changes nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from psycopg import Connection
+
+import storage.deliveries
+import storage.events
+import storage.jobs
+import storage.results
+from dicom_node.analysis import Answer, analyse
+from dicom_node.delivery import Outcome, pause_s, send
+from dicom_node.encoding.provenance import Provenance
+from dicom_node.lease import keep_lease
+from dicom_node.node import Node
+from dicom_node.patience import until_database_answers
+from pipelines.catalogue import PIPELINES
+from storage.records import Delivery, Job
+
+log = structlog.get_logger()
+
+DELIVERY_LEASE_S = 120.0  # longer than sending one batch takes
+DELIVERY_BATCH = 50
+
+
+def run_job(node: Node, job_id: int) -> None:
+    """Claim the job, run its pipeline, keep the results, order their delivery. Does nothing if it is not ours to run."""
+    with node.pool.connection() as connection:
+        job = storage.jobs.claim(connection, job_id, node.owner, node.settings.job_lease_s)
+    if job is None:
+        return  # another worker has it, or it is over: the message came twice
+    log.info("job started", job=job.id, pipeline=job.pipeline, study=job.study_instance_uid, attempt=job.attempts)
+    with keep_lease(node, job):
+        try:
+            answer = _work(node, job)
+        except Exception as error:  # noqa: BLE001 - one study's bug must not take the worker down; attempts are limited
+            log.exception("job broke", job=job.id)
+            until_database_answers(lambda: _give_back(node, job, f"{type(error).__name__}: {error}"))
+            return
+        until_database_answers(lambda: _keep(node, job, answer))
+
+
+def _work(node: Node, job: Job) -> Answer:
+    pipeline = PIPELINES[job.pipeline]
+    bundles = node.bundles(pipeline)
+    provenance = Provenance.of(
+        node_id=str(node.node_id),
+        study_instance_uid=job.study_instance_uid,
+        pipeline=pipeline,
+        bundles=bundles,
+        fingerprint=job.fingerprint,
+        created_at=job.created_at,  # not "now": a second attempt must give the same bytes
+    )
+    inputs = {role: [node.store.path(path) for path in bound["paths"]] for role, bound in job.inputs.items()}
+    return analyse(pipeline, inputs, bundles, provenance, report_refusal=job.report_refusal)
+
+
+def _keep(node: Node, job: Job, answer: Answer) -> None:
+    """Results, the job's end and the order to deliver, in one transaction: all or nothing."""
+    paths = [node.store.put_bytes(item.data, ".dcm") for item in answer.objects]
+    with node.pool.connection() as connection:
+        if not storage.jobs.finish(connection, job.id, node.owner, answer.status, answer.reason or "", answer.result):
+            log.warning("job was taken over, result dropped", job=job.id)
+            return
+        results = [
+            storage.results.add(
+                connection,
+                job_id=job.id,
+                study_instance_uid=job.study_instance_uid,
+                sop_instance_uid=item.sop_instance_uid,
+                sop_class_uid=item.sop_class_uid,
+                transfer_syntax_uid=item.transfer_syntax_uid,
+                path=stored.path,
+                sha256=stored.sha256,
+                size_bytes=len(item.data),
+            )
+            for item, stored in zip(answer.objects, paths, strict=True)
+        ]
+        storage.deliveries.create(connection, [result.id for result in results], list(job.send_to))
+        text = f"{job.pipeline}: {answer.status}" + (f", {answer.reason}" if answer.reason else "")
+        storage.events.add(connection, job.study_instance_uid, "job", text, {"job": job.id, "results": len(results)})
+    log.info("job ended", job=job.id, status=answer.status, results=len(results), seconds=answer.result["seconds"])
+
+
+def _give_back(node: Node, job: Job, reason: str) -> None:
+    with node.pool.connection() as connection:
+        storage.jobs.release(connection, job.id, node.owner, reason, node.settings.job_attempts)
+        storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: attempt failed: {reason}", {})
+
+
+def deliver(node: Node, destination_name: str) -> None:
+    """Send what waits for one destination, oldest first, over one association per batch."""
+    while True:
+        with node.pool.connection() as connection:
+            batch = storage.deliveries.claim_batch(connection, destination_name, DELIVERY_BATCH, DELIVERY_LEASE_S)
+        if not batch:
+            return
+        destination = node.configuration().destination(destination_name)
+        if destination is None:
+            _note_all(node, batch, Outcome.refused(None, f"destination {destination_name} is not configured"))
+            continue
+        send(
+            destination,
+            batch,
+            read_path=node.store.path,
+            calling_ae_title=node.settings.ae_title,
+            report=lambda delivery, outcome: until_database_answers(lambda: _note(node, delivery, outcome)),
+        )
+
+
+def _note_all(node: Node, batch: Sequence[Delivery], outcome: Outcome) -> None:
+    for delivery in batch:
+        _note(node, delivery, outcome)
+
+
+def _note(node: Node, delivery: Delivery, outcome: Outcome) -> None:
+    """Write one object's outcome at once, so that a crash right after it sends nothing twice."""
+    with node.pool.connection() as connection:
+        if outcome.delivered:
+            storage.deliveries.delivered(connection, delivery.id, outcome.status)
+            text = f"{delivery.destination} took {delivery.sop_instance_uid}"
+        elif delivery.attempts >= node.settings.delivery_attempts:
+            storage.deliveries.park(connection, delivery.id, outcome.status, outcome.reason)
+            text = f"{delivery.destination}: given up after {delivery.attempts} attempts: {outcome.reason}"
+        else:
+            pause = timedelta(seconds=pause_s(delivery.attempts, node.settings.delivery_backoff_max_s, delivery.id))
+            again_at = datetime.now(UTC) + pause
+            storage.deliveries.retry_later(connection, delivery.id, outcome.status, outcome.reason, again_at)
+            text = f"{delivery.destination}: {outcome.reason}; next attempt in {pause.total_seconds():.0f} s"
+        _tell_once(connection, delivery, text, outcome)
+    log.info("delivery", delivery=delivery.id, destination=delivery.destination, delivered=outcome.delivered,
+             status=outcome.status, reason=outcome.reason)  # fmt: skip
+
+
+def _tell_once(connection: Connection, delivery: Delivery, text: str, outcome: Outcome) -> None:
+    """An unreachable PACS over a long night is one line in the study's story, not one per attempt."""
+    if outcome.delivered or outcome.reason != delivery.reason:
+        storage.events.add(connection, delivery.study_instance_uid, "delivery", text, {"status": outcome.status})

@@ -1,0 +1,290 @@
+"""The scheduler: index what arrived, decide what each study needs, ring the workers, sweep up after the dead.
+
+One is active at a time (an advisory lock in PostgreSQL); a second one waits as a spare.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import structlog
+from kombu.exceptions import OperationalError as BrokerAway
+
+import storage.associations
+import storage.configurations
+import storage.deliveries
+import storage.events
+import storage.instances
+import storage.jobs
+import storage.outbox
+import storage.studies
+from dicom_node import tasks
+from dicom_node.assembly import Binding, Overdue, Ready, bind_roles, decide
+from dicom_node.indexing import index_incoming
+from dicom_node.node import Node
+from dicom_node.patience import DATABASE_AWAY
+from dicom_node.recognition.ct_pixels import Enhancement, measure_enhancement
+from dicom_node.recognition.stacks import Stack
+from dicom_node.recognition.study import Recognised, recognise
+from dicom_node.routing.matching import RuleMatch, match
+from pipelines.catalogue import PIPELINES
+from storage.records import Association, Instance, Job, Study
+
+log = structlog.get_logger()
+
+POLL_S = 0.1
+SWEEP_S = 1.0
+RING_AGAIN_S = 20.0  # a waiting job whose message seems lost is announced again after so long
+ADVISORY_LOCK = 7_240_111  # any number, the same in every version
+REMEMBERED_ENHANCEMENTS = 256
+
+Pixels = dict[str, Enhancement | None]
+
+
+class Scheduler:
+    """The loop. `step` does everything once and is what the tests call."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._swept_at = 0.0
+        self._senders_version = -1
+        self._enhancements: Pixels = {}
+
+    def run(self, stop: threading.Event, on_ready: object = None) -> None:
+        """Loop until `stop`; outlives the database and the broker."""
+        holder: psycopg.Connection | None = None
+        while not stop.is_set():
+            try:
+                if holder is None or holder.closed:
+                    holder = self._become_active(stop)
+                    if holder is None:
+                        return
+                    if callable(on_ready):
+                        on_ready()
+                holder.execute("SELECT 1")  # raises when the server, and with it our lock, is gone
+                busy = self.step()
+                stop.wait(0.0 if busy else POLL_S)
+            except DATABASE_AWAY as error:
+                log.warning("database away", error=type(error).__name__)
+                holder = None
+                stop.wait(0.3)
+        if holder is not None:
+            holder.close()
+
+    def _become_active(self, stop: threading.Event) -> psycopg.Connection | None:
+        connection = psycopg.connect(self.node.pool.conninfo, autocommit=True)
+        while not stop.is_set():
+            row = connection.execute("SELECT pg_try_advisory_lock(%s)", (ADVISORY_LOCK,)).fetchone()
+            if row and row[0]:
+                return connection
+            stop.wait(0.5)
+        connection.close()
+        return None
+
+    def step(self) -> bool:
+        """Everything once. True when there was something to do."""
+        indexed = index_incoming(self.node.settings.incoming_dir, self.node.store, self.node.pool)
+        self._tell_receivers_the_senders()
+        considered = self._consider_due_studies()
+        if time.monotonic() - self._swept_at > SWEEP_S:
+            self._swept_at = time.monotonic()
+            self._sweep()
+        rung = self._relay_outbox()
+        return bool(indexed or considered or rung)
+
+    # ---- studies
+
+    def _consider_due_studies(self) -> int:
+        with self.node.pool.connection() as connection:
+            due = storage.studies.due(connection, 20)
+        for study in due:
+            try:
+                self._consider(study)
+            except DATABASE_AWAY:
+                raise
+            except Exception as error:  # noqa: BLE001 - one odd study must not stop the others; it is shown and left
+                log.exception("study could not be considered", study=study.study_instance_uid)
+                reason = f"internal error while looking at this study: {type(error).__name__}: {error}"
+                self._set_state(study, "overdue", reason, None)
+        return len(due)
+
+    def _consider(self, study: Study) -> None:
+        """Recognise, match, bind, decide: what does this study need now?"""
+        now = datetime.now(UTC)
+        uid = study.study_instance_uid
+        with self.node.pool.connection() as connection:
+            associations = storage.associations.for_study(connection, uid)
+            busy_until = self._busy_until(study, associations, now)
+            if busy_until:
+                text = "images are arriving: an association with the sender is open"
+                storage.studies.set_state(connection, study, "collecting", text, busy_until)
+                return
+            instances = storage.instances.for_study(connection, uid)
+            series = storage.instances.series_for_study(connection, uid)
+            jobs = storage.jobs.for_study(connection, uid)
+        recognised = recognise(instances, pixels=self._enhancement)
+        matches = match(self.node.configuration(), series, recognised)
+        self._keep_verdicts(uid, recognised)
+        verdicts = [
+            self._decide(rule_match, recognised, study, associations, jobs, now)
+            for rule_match in matches
+            if rule_match.matched
+        ]
+        self._conclude(study, matches, verdicts, now)
+
+    def _busy_until(self, study: Study, associations: Sequence[Association], now: datetime) -> datetime | None:
+        """While a sender's association is open and lively there is nothing to decide yet."""
+        idle_at = study.last_received_at + timedelta(seconds=self.node.settings.association_idle_s)
+        return idle_at if idle_at > now and any(a.state == "open" for a in associations) else None
+
+    def _decide(
+        self,
+        rule_match: RuleMatch,
+        recognised: Recognised,
+        study: Study,
+        associations: Sequence[Association],
+        jobs: Sequence[Job],
+        now: datetime,
+    ) -> tuple[str, str, datetime | None]:
+        """-> (state of the study as far as this rule goes, reason, when to look again)."""
+        rule = rule_match.rule
+        pipeline = PIPELINES[rule.run]
+        binding = bind_roles(pipeline.roles, recognised, rule.roles)
+        settings = self.node.settings
+        verdict = decide(
+            binding,
+            associations,
+            last_received_at=study.last_received_at,
+            now=now,
+            quiet_period_s=settings.quiet_period_s,
+            overdue_s=settings.overdue_s,
+            association_idle_s=settings.association_idle_s,
+        )
+        prefix = f"rule {rule.name!r}, {pipeline.name}: "
+        if isinstance(verdict, Overdue):
+            return "overdue", prefix + verdict.reason, None
+        if not isinstance(verdict, Ready):
+            return "waiting", prefix + verdict.reason, verdict.until
+        earlier = [job for job in jobs if job.pipeline == pipeline.name and job.state in ("running", "done", "refused")]
+        if earlier and all(job.fingerprint != verdict.fingerprint for job in earlier):
+            text = f"{prefix}images came after job {earlier[-1].id} had started"
+            if settings.late_images != "rerun":
+                if settings.late_images == "alert":
+                    self._say_once(study, "late", text + "; the result does not cover them (late_images=alert)")
+                return "ready", text, None
+            self._say_once(study, "late", text + "; the pipeline runs again on all images")
+        self._request(rule_match, binding, verdict, study)
+        return "ready", prefix + verdict.evidence, None
+
+    def _request(self, rule_match: RuleMatch, binding: Binding, ready: Ready, study: Study) -> None:
+        rule = rule_match.rule
+        pipeline = PIPELINES[rule.run]
+        with self.node.pool.connection() as connection:
+            job = storage.jobs.request(
+                connection,
+                study_instance_uid=study.study_instance_uid,
+                pipeline=pipeline.name,
+                fingerprint=ready.fingerprint,
+                rule=rule.name,
+                inputs=ready.inputs,
+                send_to=list(rule.send_to),
+                queue=pipeline.queue,
+                report_refusal=rule.report_refusal,
+            )
+            if job is not None:
+                text = f"rule {rule.name!r} starts {pipeline.name}: {ready.evidence}"
+                details = {"job": job.id, "bound": binding.reasons}
+                storage.events.add(connection, study.study_instance_uid, "job", text, details)
+                log.info("job requested", job=job.id, pipeline=pipeline.name, study=study.study_instance_uid)
+
+    def _conclude(
+        self,
+        study: Study,
+        matches: Sequence[RuleMatch],
+        verdicts: Sequence[tuple[str, str, datetime | None]],
+        now: datetime,
+    ) -> None:
+        if not verdicts:
+            why = "; ".join(f"rule {m.rule.name!r}: {m.reason}" for m in matches) or "no rules are configured"
+            self._set_state(study, "unrouted", why, None)
+            return
+        order = ("overdue", "waiting", "ready")  # the most pressing one names the study's state
+        state = min((verdict[0] for verdict in verdicts), key=order.index)
+        wake = [verdict[2] for verdict in verdicts if verdict[2] is not None]
+        self._set_state(study, state, "; ".join(verdict[1] for verdict in verdicts), min(wake) if wake else None)
+        del now
+
+    def _set_state(self, study: Study, state: str, reason: str, look_again_at: datetime | None) -> None:
+        with self.node.pool.connection() as connection:
+            storage.studies.set_state(connection, study, state, reason, look_again_at)
+            if (state, reason) != (study.state, study.reason):
+                storage.events.add(connection, study.study_instance_uid, state, reason, {})
+
+    def _say_once(self, study: Study, kind: str, text: str) -> None:
+        with self.node.pool.connection() as connection:
+            known = storage.events.for_study(connection, study.study_instance_uid)
+            if not any(event.kind == kind and event.text == text for event in known):
+                storage.events.add(connection, study.study_instance_uid, kind, text, {})
+
+    def _keep_verdicts(self, uid: str, recognised: Recognised) -> None:
+        with self.node.pool.connection() as connection:
+            for verdict in recognised.series:
+                storage.instances.set_series_kind(
+                    connection, uid, verdict.series_instance_uid, verdict.kind, verdict.reason
+                )
+
+    def _enhancement(self, stack: Stack) -> Enhancement | None:
+        """What the pixels say, read once per stack and number of images."""
+        key = f"{stack.stack_id} {len(stack.instances)}"
+        if key not in self._enhancements:
+            while len(self._enhancements) >= REMEMBERED_ENHANCEMENTS:
+                self._enhancements.pop(next(iter(self._enhancements)))
+            self._enhancements[key] = measure_enhancement(self._paths(stack.instances))
+        return self._enhancements[key]
+
+    def _paths(self, instances: Sequence[Instance]) -> list[Path]:
+        return [self.node.store.path(instance.path) for instance in instances]
+
+    # ---- workers
+
+    def _relay_outbox(self) -> int:
+        """Announced changes become messages. The row goes only after the broker has the message."""
+        with self.node.pool.connection() as connection:
+            rows = storage.outbox.take(connection, 100)
+            if not rows:
+                return 0
+            try:
+                for row in rows:
+                    tasks.ring(row.task, row.argument, row.queue)
+            except (BrokerAway, OSError) as error:
+                connection.rollback()
+                log.warning("broker away", error=type(error).__name__)
+                return 0
+            storage.outbox.delete(connection, [row.id for row in rows])
+        return len(rows)
+
+    def _sweep(self) -> None:
+        """Jobs of dead workers, messages that were lost, deliveries that are due again."""
+        settings = self.node.settings
+        with self.node.pool.connection() as connection:
+            for job in storage.jobs.overdue(connection, settings.job_attempts, RING_AGAIN_S):
+                storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: {job.reason}", {})
+                log.warning("job taken back", job=job.id, state=job.state, reason=job.reason)
+        with self.node.pool.connection() as connection:
+            storage.deliveries.ring_due(connection, RING_AGAIN_S)
+
+    def _tell_receivers_the_senders(self) -> None:
+        """The receiver must know its senders while the database is away: a file tells it."""
+        configuration = self.node.configuration()
+        if self._senders_version == self.node.configuration_version:
+            return
+        target = self.node.settings.data_dir / "senders.json"
+        aside = target.with_suffix(".tmp")
+        aside.write_text(json.dumps([sender.model_dump(mode="json") for sender in configuration.senders]))
+        os.replace(aside, target)
+        self._senders_version = self.node.configuration_version

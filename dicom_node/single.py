@@ -1,0 +1,73 @@
+"""`dicom-node run` and `evaluate`: a pipeline on folders, without node, database or broker."""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dicom_node.analysis import Answer, analyse, refuse
+from dicom_node.encoding.provenance import Provenance
+from dicom_node.errors import NodeError
+from dicom_node.folder import FolderInputs, inputs_from_folder
+from dicom_node.inference import open_bundles
+from dicom_node.settings import Settings
+from pipelines.evaluation import EVALUATIONS
+from pipelines.pipeline import Pipeline, Predictor
+
+#: `run` has no database and so no node identity; results of a node and of `run` must never share UIDs
+NO_NODE = "dicom-node run"
+
+
+def run_on_folder(pipeline: Pipeline, folder: Path, out_dir: Path, settings: Settings) -> Answer:
+    """Run the pipeline on a folder and write result.json and the DICOM objects to `out_dir`."""
+    if not folder.is_dir():
+        raise NodeError(f"{folder}: no such folder")
+    answer = _answer(pipeline, inputs_from_folder(folder, pipeline), open_bundles(pipeline.bundles, settings))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for item in answer.objects:
+        (out_dir / f"{item.kind}.dcm").write_bytes(item.data)
+    (out_dir / "result.json").write_text(json.dumps(answer.result, indent=1))
+    return answer
+
+
+def evaluate_cases(
+    pipeline: Pipeline,
+    folder: Path,
+    plots: Path,
+    settings: Settings,
+    track: Callable[..., Iterable[Any]],
+) -> Any:
+    """Run the pipeline over the case folders below `folder` and measure it against their truth.
+
+    Returns the pipeline's report (`rows()`, `as_dict()`); refused cases count in it.
+    Raises NodeError when there is no case.
+    """
+    cases = sorted(truth.parent for truth in folder.glob("*/truth.json"))
+    if not cases:
+        raise NodeError(f"{folder}: no case folder (<case>/truth.json with <case>/dicom/*.dcm)")
+    bundles = open_bundles(pipeline.bundles, settings)
+    pairs = []
+    for case in track(cases, description=f"evaluate {pipeline.name}"):
+        truth = json.loads((case / "truth.json").read_text())
+        inputs = inputs_from_folder(case / "dicom", pipeline)
+        pairs.append((truth, dict(_answer(pipeline, inputs, bundles).result)))
+    evaluate, plot = EVALUATIONS[pipeline.name]()
+    report = evaluate(pairs)
+    plots.mkdir(parents=True, exist_ok=True)
+    plot(report, plots)
+    return report
+
+
+def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predictor] | Any) -> Answer:
+    provenance = Provenance.of(
+        node_id=NO_NODE,
+        study_instance_uid=inputs.study_instance_uid,
+        pipeline=pipeline,
+        bundles=bundles,
+        fingerprint=inputs.fingerprint,
+        created_at=datetime.now(UTC),
+    )
+    if inputs.missing:
+        return refuse(pipeline, {"": inputs.any_paths}, bundles, provenance, inputs.missing)
+    return analyse(pipeline, inputs.paths, bundles, provenance)

@@ -1,0 +1,68 @@
+"""What the node can say about a study: what it received, what it decided and why, what it sent where."""
+
+from collections.abc import Sequence
+
+from psycopg import Connection
+
+import storage.associations
+import storage.deliveries
+import storage.events
+import storage.instances
+import storage.jobs
+import storage.studies
+from storage.records import Study
+
+
+def studies_table(connection: Connection, limit: int) -> Sequence[Study]:
+    """The studies received last, newest first."""
+    return storage.studies.recent(connection, limit)
+
+
+def study_story(connection: Connection, study_instance_uid: str) -> str | None:
+    """The whole story of one study as plain text; None when it was never received."""
+    study = storage.studies.get(connection, study_instance_uid)
+    if study is None:
+        return None
+    lines = [
+        f"Study {study.study_instance_uid}",
+        f"  {study.description or '(no description)'}",
+        f"  state: {study.state} - {study.reason}",
+    ]
+    if study.look_again_at is not None:
+        lines.append(f"  looked at again: {study.look_again_at:%Y-%m-%d %H:%M:%S %Z}")
+    lines += ["", "Series"]
+    counts: dict[str, int] = {}
+    for instance in storage.instances.for_study(connection, study_instance_uid):
+        counts[instance.series_instance_uid] = counts.get(instance.series_instance_uid, 0) + 1
+    for series in storage.instances.series_for_study(connection, study_instance_uid):
+        count = counts.get(series.series_instance_uid, 0)
+        lines.append(f"  {series.series_instance_uid}: {count} images, {series.modality}, {series.kind or 'not looked at yet'}")
+        if series.reason:
+            lines.append(f"    because {series.reason}")
+    lines += ["", "Associations"]
+    for association in storage.associations.for_study(connection, study_instance_uid):
+        ended = f"{association.state} {association.closed_at:%H:%M:%S}" if association.closed_at else association.state
+        lines.append(
+            f"  {association.opened_at:%Y-%m-%d %H:%M:%S} {association.calling_ae_title} from {association.peer_host}: "
+            f"{association.stored} objects, {ended}"
+        )
+    lines += ["", "Jobs"]
+    for job in storage.jobs.for_study(connection, study_instance_uid):
+        bound = ", ".join(f"{role}: {len(value['sop_instance_uids'])} images" for role, value in job.inputs.items())
+        lines.append(f"  job {job.id} {job.pipeline} by rule {job.rule!r} on {bound}: {job.state}")
+        lines.append(f"    requested {job.created_at:%H:%M:%S}, attempts {job.attempts}")
+        if job.started_at and job.finished_at:
+            lines.append(f"    started {job.started_at:%H:%M:%S}, ended {job.finished_at:%H:%M:%S}")
+        if job.reason:
+            lines.append(f"    {job.reason}")
+    lines += ["", "Deliveries"]
+    for delivery in storage.deliveries.for_study(connection, study_instance_uid):
+        status = "" if delivery.status is None else f", status 0x{delivery.status:04X}"
+        lines.append(
+            f"  {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}, "
+            f"attempts {delivery.attempts}{status}{', ' + delivery.reason if delivery.reason else ''}"
+        )
+    lines += ["", "Events"]
+    for event in storage.events.for_study(connection, study_instance_uid):
+        lines.append(f"  {event.at:%Y-%m-%d %H:%M:%S} {event.kind}: {event.text}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,70 @@
+"""The Celery app and its tasks: doorbells of a line each around jobs.py. Ids in, nothing out."""
+
+from typing import Any
+
+from celery import Celery
+
+from dicom_node import jobs
+from dicom_node.node import Node
+
+#: queue "gpu": inference, one job at a time; queue "cpu": deliveries
+QUEUES = ("gpu", "cpu")
+
+app = Celery("dicom_node")
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    # PostgreSQL decides who owns a job and a sweeper rings again, so a message may be acknowledged early: no broker
+    # then holds it for the length of a job, and none delivers it a second time because the job took long.
+    task_acks_late=False,
+    worker_prefetch_multiplier=1,
+    worker_send_task_events=False,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    task_create_missing_queues=True,
+    # Redis and Valkey give back what a dead worker had taken only with these three (kombu 5.7)
+    broker_transport_options={},
+)
+
+_node: Node | None = None
+
+
+def configure(broker_url: str, node: Node | None = None) -> Celery:
+    """Point the app at a broker; a worker also hands over its node."""
+    global _node
+    if "redis" in broker_url:
+        app.conf.broker_transport_options = {
+            "visibility_timeout": 30,
+            "unacked_restore_interval": 2,
+            "unacked_restore_throttle": 1,
+            "socket_keepalive": True,
+        }
+    app.conf.broker_url = broker_url
+    _node = node
+    return app
+
+
+def current_node() -> Node:
+    """The node of this worker process."""
+    if _node is None:
+        raise RuntimeError("tasks run in a worker that `configure` has given a node")
+    return _node
+
+
+@app.task(name="run_job")
+def run_job(job_id: str) -> None:
+    """Run one job."""
+    jobs.run_job(current_node(), int(job_id))
+
+
+@app.task(name="deliver")
+def deliver(destination: str) -> None:
+    """Send what waits for one destination."""
+    jobs.deliver(current_node(), destination)
+
+
+def ring(task: str, argument: str, queue: str, connection: Any = None) -> None:
+    """Send one message; raises kombu's OperationalError when the broker is away."""
+    app.send_task(task, args=[argument], queue=queue, connection=connection, retry=False)

@@ -1,0 +1,49 @@
+"""The worker process: a Celery worker around jobs.py.
+
+Inference (queue "gpu") runs in one thread of a process that warms its models before it takes a job: a forked child
+of a process that has run a convolution hangs, and threads keep the broker's heartbeat alive through a long job.
+"""
+
+import os
+from pathlib import Path
+
+import structlog
+from celery.signals import worker_ready
+
+from dicom_node import tasks
+from dicom_node.node import Node
+from pipelines.catalogue import PIPELINES
+
+log = structlog.get_logger()
+
+DELIVERY_THREADS = 4
+
+
+def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None) -> None:
+    """Take messages from `queues` until SIGTERM. `ready_file` is written when the first one can be taken."""
+    app = tasks.configure(broker_url, node)
+    if "gpu" in queues:
+        warm(node)
+
+    def say_ready(**_: object) -> None:
+        if ready_file is not None:
+            ready_file.write_text(str(os.getpid()))
+
+    worker_ready.connect(say_ready, weak=False)
+    threads = 1 if "gpu" in queues else DELIVERY_THREADS
+    name = f"{'+'.join(queues)}-{os.getpid()}@%h"
+    app.worker_main(
+        ["worker", "--pool", "threads", "--concurrency", str(threads), "--queues", ",".join(queues), "--hostname", name,
+         "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    )  # fmt: skip
+
+
+def warm(node: Node) -> None:
+    """Open every bundle and run it once, so that the first study does not wait for it."""
+    import numpy as np
+
+    for pipeline in PIPELINES.values():
+        if pipeline.queue == "gpu":
+            for predictor in node.bundles(pipeline).values():
+                predictor(np.zeros((predictor.input_channels, 32, 96, 96), np.float32))
+    log.info("models are warm")
