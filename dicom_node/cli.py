@@ -164,6 +164,16 @@ def console() -> None:
     )
 
 
+@app.command()
+def migrate() -> None:
+    """Bring the database of DATABASE_URL to this version's schema; `up` does so by itself."""
+    from dicom_node.up import with_server_urls
+    from storage.database import migrate as apply_migrations
+
+    applied = apply_migrations(str(with_server_urls(Settings()).database_url))
+    out.print(f"applied: {', '.join(applied) or 'nothing, the schema is up to date'}")
+
+
 # ---- the administrator
 
 
