@@ -1,0 +1,105 @@
+"""Geometry, time and contrast phase of enhanced multi-frame objects, from their functional groups (PS3.3 C.7.6.16)."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset
+
+from dicom_node.recognition.parsing import UnreadableHeader, parse_elements
+from dicom_node.recognition.values import plain_text
+
+_SHARED_GROUPS, _PER_FRAME_GROUPS = 0x52009229, 0x52009230
+
+#: Enhanced CT, MR, PET and their legacy conversions keep positions in functional groups (PS3.3 C.7.6.16).
+_ENHANCED = {
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.2.2",
+    "1.2.840.10008.5.1.4.1.1.4.1",
+    "1.2.840.10008.5.1.4.1.1.4.3",
+    "1.2.840.10008.5.1.4.1.1.4.4",
+    "1.2.840.10008.5.1.4.1.1.130",
+    "1.2.840.10008.5.1.4.1.1.128.1",
+}
+
+
+def has_functional_groups(sop_class_uid: str) -> bool:
+    return sop_class_uid in _ENHANCED
+
+
+def frame_values(path: Path) -> dict[str, Any]:
+    """Geometry, time and contrast phase of an enhanced multi-frame object, from its functional groups."""
+    try:
+        dataset = parse_elements(path, _PER_FRAME_GROUPS, [_SHARED_GROUPS, _PER_FRAME_GROUPS])
+        shared = [_item(dataset, _SHARED_GROUPS)]
+        frames: list[Dataset] = list(dataset[_PER_FRAME_GROUPS].value)
+    except UnreadableHeader:
+        return {}
+    except Exception:  # noqa: BLE001 - unreadable functional groups leave the Instance without geometry, not refused
+        return {}
+    found: dict[str, Any] = {}
+    first = [frames[0] if frames else None, *shared]
+    for keyword, group, width in (
+        ("ImageOrientationPatient", "PlaneOrientationSequence", 6),
+        ("PixelSpacing", "PixelMeasuresSequence", 2),
+        ("SliceThickness", "PixelMeasuresSequence", 1),
+        ("SpacingBetweenSlices", "PixelMeasuresSequence", 1),
+    ):
+        numbers = _group_numbers(first, group, keyword, width)
+        if numbers is not None:
+            found[keyword] = numbers[0] if width == 1 else numbers
+    positions = [
+        _group_numbers([frame, *shared], "PlanePositionSequence", "ImagePositionPatient", 3) for frame in frames
+    ]
+    if positions and all(p is not None for p in positions):
+        found["FramePositions"] = positions
+    phases = [
+        _group_text([frame, *shared], "ContrastBolusUsageSequence", "ContrastBolusAgentPhase") for frame in frames
+    ]
+    named = sorted({p for p in phases if p})
+    if named:
+        found["FrameContrastPhases"] = named
+        if len(named) == 1:
+            found["ContrastBolusAgentPhase"] = named[0]
+    kernel = _group_text(first, "CTReconstructionSequence", "ConvolutionKernel")
+    if kernel:
+        found["ConvolutionKernel"] = kernel
+    times = sorted(
+        t for frame in frames if (t := _group_text([frame], "FrameContentSequence", "FrameAcquisitionDateTime"))
+    )
+    if times:
+        found["AcquisitionDateTime"] = times[0]
+    return found
+
+
+def _item(dataset: Dataset | None, tag: int | str) -> Dataset | None:
+    try:
+        return dataset[tag].value[0] if dataset is not None else None
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _group_value(places: Iterable[Dataset | None], group: str, keyword: str) -> Any:
+    for place in places:
+        item = _item(place, group)
+        try:
+            if item is not None and item.get(keyword) not in (None, ""):
+                return item.get(keyword)
+        except Exception:  # noqa: BLE001, S112 - a value that cannot be converted counts as absent
+            continue
+    return None
+
+
+def _group_numbers(places: Iterable[Dataset | None], group: str, keyword: str, width: int) -> list[float] | None:
+    value = _group_value(places, group, keyword)
+    try:
+        numbers = [float(value)] if width == 1 else [float(v) for v in value]
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == width and all(map(math.isfinite, numbers)) else None
+
+
+def _group_text(places: Iterable[Dataset | None], group: str, keyword: str) -> str | None:
+    value = _group_value(places, group, keyword)
+    return None if value is None else plain_text(str(value))

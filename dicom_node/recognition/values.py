@@ -1,0 +1,136 @@
+"""Plain values out of a Dataset's unparsed elements.
+
+A value is read by what the data dictionary says the element is, not by the VR that the sender wrote, so that a
+wrong VR, UN, an empty value or a wrong character set costs that value at most and never the Instance.
+"""
+
+import math
+import re
+import struct
+
+from pydicom import Dataset, charset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+
+MAX_TEXT_CHARACTERS = 1024
+
+_SPECIFIC_CHARACTER_SET = 0x00080005
+_BINARY = {"US", "UL", "SS", "SL", "FL", "FD", "US or SS"}
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+def valid_uid(text: str | None) -> bool:
+    """Digits and dots, at most 64 characters (PS3.5 section 9.1); leading zeros, which some makers write, may stay."""
+    return text is not None and len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def decoded(value: bytes, encodings: list[str]) -> str:
+    """Text of any element, never failing: declared character set, else UTF-8, GB 2312, Latin-1."""
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    declared = encodings and set(encodings) != {"iso8859"} and encodings[0] != "latin_1"
+    if declared:
+        try:
+            return charset.decode_bytes(value, encodings, set())
+        except (LookupError, ValueError):
+            pass
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    # Chinese scanners often write GB 2312 and declare nothing, or Latin-1. Its high bytes come in pairs from A1 up,
+    # which Western text has only where two accented letters meet.
+    runs = re.findall(rb"[\x80-\xff]+", value)
+    if runs and all(len(run) % 2 == 0 and min(run) >= 0xA1 for run in runs):
+        try:
+            return value.decode("gb18030")
+        except UnicodeDecodeError:
+            pass
+    return value.decode("latin-1")
+
+
+def plain_text(text: str) -> str:
+    """Without padding, NUL, control and lone surrogate characters, which neither JSON columns nor pages can hold."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text.replace("\x00", ""))
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text.strip()[:MAX_TEXT_CHARACTERS]
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text.strip("\x00 ").replace(",", "."))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def age_years(text: str) -> float | None:
+    """Age String (AS), such as 052Y or 018M, in years."""
+    match = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY]?)\s*", text, re.ASCII)
+    if match is None:
+        return None
+    return round(int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}[match[2]], 2)
+
+
+def whole(number: float | None) -> int | None:
+    """The number as an integer if it is one and no more than 32 bits, as IS and UL demand."""
+    return int(number) if number is not None and abs(number) < 2**32 and number == int(number) else None
+
+
+class ElementValues:
+    """Values by tag; None for what is absent, empty or unreadable. Nothing here raises."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._raw: dict[int, RawDataElement] = {
+            int(e.tag): e for e in dataset.values() if isinstance(e, RawDataElement) and isinstance(e.value, bytes)
+        }
+        self._encodings: list[str] = []
+        declared = self._bytes(_SPECIFIC_CHARACTER_SET)
+        if declared:
+            try:
+                self._encodings = charset.convert_encodings(declared.decode("latin-1").strip("\x00 ").split("\\"))
+            except (LookupError, ValueError):
+                self._encodings = []
+
+    def _bytes(self, tag: int) -> bytes | None:
+        raw = self._raw.get(tag)
+        return raw.value if raw is not None and raw.value else None
+
+    def text(self, tag: int) -> str | None:
+        value = self._bytes(tag)
+        return None if value is None else plain_text(decoded(value, self._encodings)) or None
+
+    def texts(self, tag: int) -> list[str] | None:
+        text = self.text(tag)
+        return None if text is None else [part.strip() for part in text.split("\\")]
+
+    def numbers(self, tag: int) -> list[float] | None:
+        """Backslash-separated decimals; None unless every one can be read."""
+        value = self._bytes(tag)
+        if value is None:
+            return None
+        found = [_number(part) for part in value.decode("latin-1").split("\\")]
+        numbers = [n for n in found if n is not None]
+        return numbers if len(numbers) == len(found) else None
+
+    def number(self, tag: int) -> float | None:
+        """First value of a number, whether it is written as text (DS, IS) or in binary."""
+        raw, value = self._raw.get(tag), self._bytes(tag)
+        if raw is None or value is None:
+            return None
+        if raw.VR in (None, "UN"):
+            try:
+                is_binary = dictionary_VR(tag) in _BINARY
+            except KeyError:
+                is_binary = False
+        else:
+            is_binary = raw.VR in _BINARY
+        if not is_binary:
+            return _number(value.decode("latin-1").split("\\")[0])
+        formats = {2: "h" if raw.VR == "SS" else "H", 4: {"FL": "f", "SL": "l"}.get(raw.VR or "", "L"), 8: "d"}
+        if len(value) not in formats:
+            return None
+        number = float(struct.unpack(("<" if raw.is_little_endian else ">") + formats[len(value)], value)[0])
+        return number if math.isfinite(number) else None
