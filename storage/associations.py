@@ -1,0 +1,52 @@
+"""Associations with senders: which are open, and how the others ended."""
+
+from dataclasses import asdict
+from datetime import datetime
+
+from storage.database import Connection, every, load_queries, one, text
+from storage.records import Association
+
+QUERIES = load_queries("associations")
+
+
+def opened(connection: Connection, association: Association) -> None:
+    """Remember an association; telling it again changes nothing. Must come before the first Instance it brought."""
+    values = asdict(association)
+    for name in ("receiver", "calling_ae_title", "called_ae_title", "peer_host"):
+        values[name] = text(values[name])
+    connection.execute(QUERIES["opened"], values)
+
+
+def closed(
+    connection: Connection, association_id: str, state: str, closed_at: datetime | None = None, stored: int = 0
+) -> None:
+    """Record how an association ended ("released", "aborted" or "lost") and wake the studies it brought.
+
+    closed_at : None stands for the database's clock. stored : Instances acknowledged with Success.
+    Raises psycopg.errors.CheckViolation for another state.
+    """
+    values = {"association_id": association_id, "state": state, "closed_at": closed_at, "stored": stored}
+    connection.execute(QUERIES["closed"], values)
+
+
+def mark_lost(connection: Connection, receiver: str) -> list[str]:
+    """Set what this receiver had open to "lost", wake the studies concerned and return the association ids.
+
+    For a receiver that starts: its associations of an earlier life died with the process.
+    """
+    return [row[0] for row in connection.execute(QUERIES["mark_lost"], {"receiver": receiver}).fetchall()]
+
+
+def get(connection: Connection, association_id: str) -> Association | None:
+    """One association, None when it is not known."""
+    return one(connection, Association, QUERIES["get"], {"association_id": association_id})
+
+
+def open_for_study(connection: Connection, study_instance_uid: str) -> list[Association]:
+    """The associations still open that brought something of the study, oldest first."""
+    return every(connection, Association, QUERIES["open_for_study"], {"study_instance_uid": study_instance_uid})
+
+
+def for_study(connection: Connection, study_instance_uid: str) -> list[Association]:
+    """All associations that brought something of the study, oldest first."""
+    return every(connection, Association, QUERIES["for_study"], {"study_instance_uid": study_instance_uid})

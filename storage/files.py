@@ -1,0 +1,154 @@
+"""Where the bytes lie: files named by their SHA-256, written aside, made durable, then moved into place."""
+
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+_CHUNK_BYTES = 1 << 20
+_ASIDE = ".aside"
+
+
+class FileStore(Protocol):
+    """Keeps bytes under names that follow from their content. Relative paths are what the database keeps."""
+
+    def put_file(self, source: Path, sha256: str, suffix: str = ".dcm") -> str:
+        """Keep a file's bytes durably and return the relative path; the source stays where it is."""
+
+    def put_bytes(self, data: bytes, sha256: str, suffix: str = ".dcm") -> str:
+        """Keep bytes durably and return the relative path."""
+
+    def path(self, relative: str) -> Path:
+        """Where a reader finds the file now. Raises ValueError for a path that leads out of the store."""
+
+    def exists(self, relative: str) -> bool:
+        """Whether the store has it."""
+
+
+class FolderStore:
+    """A FileStore in a folder: `ab/cd/<sha256><suffix>`; each file appears whole or not at all."""
+
+    def __init__(self, root: Path) -> None:
+        """root : made when absent; every process of the node may write to it at the same time."""
+        self._root = root
+        self._aside = root / _ASIDE
+        self._aside.mkdir(parents=True, exist_ok=True)
+
+    def put_file(self, source: Path, sha256: str, suffix: str = ".dcm") -> str:
+        """Keep a file by a hard link to it, or by a copy where it lies on another file system.
+
+        The source may be removed afterwards, but must never be written to again: it may be the same file.
+        Idempotent. Raises OSError (ENOSPC and the like) with nothing changed in the store.
+        """
+        relative = _relative(sha256, suffix)
+        target = self._root / relative
+        size_bytes = source.stat().st_size
+        if _is_there(target, size_bytes):
+            self._sync_folders(target)
+            return relative
+        aside = self._aside / uuid.uuid4().hex
+        try:
+            try:
+                os.link(source, aside)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(source, aside)
+            _sync_file(aside)
+            self._publish(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+        return relative
+
+    def put_bytes(self, data: bytes, sha256: str, suffix: str = ".dcm") -> str:
+        """Keep bytes; the same bytes again are no work. Raises OSError with nothing changed in the store."""
+        relative = _relative(sha256, suffix)
+        target = self._root / relative
+        if _is_there(target, len(data)):
+            self._sync_folders(target)
+            return relative
+        aside = self._aside / uuid.uuid4().hex
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._publish(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+        return relative
+
+    def path(self, relative: str) -> Path:
+        """Absolute path of a stored file. Raises ValueError for a path that leads out of the store."""
+        pure = PurePosixPath(relative)
+        if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+            raise ValueError(f"{relative!r} must be a path below the root of the file store")
+        return self._root / pure
+
+    def exists(self, relative: str) -> bool:
+        """Whether the store has it."""
+        return self.path(relative).is_file()
+
+    def sweep(self, older_than_s: float = 3600.0) -> int:
+        """Remove what killed processes left aside, if untouched for so long; returns how many files."""
+        removed = 0
+        for leftover in self._aside.iterdir():
+            try:
+                # ctime: a hard link keeps the source's mtime, its ctime is the time of the link
+                if time.time() - leftover.stat().st_ctime > older_than_s:
+                    leftover.unlink()
+                    removed += 1
+            except FileNotFoundError:  # another process was faster
+                continue
+        return removed
+
+    def _publish(self, aside: Path, target: Path) -> None:
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(aside, target)
+        self._sync_folders(target)
+
+    def _sync_folders(self, target: Path) -> None:
+        # All levels each time: another process may have made a folder and not have got as far as syncing its parent.
+        for folder in (target.parent, target.parent.parent, self._root):
+            sync_folder(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable (fsync of the directory)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _relative(sha256: str, suffix: str) -> str:
+    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        raise ValueError(f"{sha256!r} must be a SHA-256 in lower-case hexadecimal")
+    if suffix and (not suffix.startswith(".") or "/" in suffix):
+        raise ValueError(f"{suffix!r} must be a file name suffix such as .dcm")
+    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}{suffix}"
+
+
+def _is_there(target: Path, size_bytes: int) -> bool:
+    """A file with the right name and size: it got its name only after its bytes were durable."""
+    try:
+        return target.stat().st_size == size_bytes
+    except FileNotFoundError:
+        return False
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
