@@ -1,0 +1,105 @@
+"""Which SOP Classes and Transfer Syntaxes are accepted and proposed, and why.
+
+The conformance statement is printed from these tables.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from pynetdicom import AllStoragePresentationContexts
+from pynetdicom.presentation import PresentationContext, build_context
+
+VERIFICATION = "1.2.840.10008.1.1"
+
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+
+#: Transfer Syntaxes taken, as the sender has them: nothing is transcoded at receipt, so that what is stored is what
+#: was sent. Every one of them can be decoded here later (MPEG and JPEG XL cannot, and are not taken).
+TRANSFER_SYNTAXES: dict[str, str] = {
+    EXPLICIT_LITTLE: "Explicit VR Little Endian: keeps the VR of private elements",
+    IMPLICIT_LITTLE: "Implicit VR Little Endian: the one that every DICOM application must speak (PS3.5 section 10.1)",
+    "1.2.840.10008.1.2.2": "Explicit VR Big Endian (retired; old workstations still send it)",
+    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian: structured reports and segmentations",
+    "1.2.840.10008.1.2.5": "RLE Lossless: ultrasound",
+    "1.2.840.10008.1.2.4.50": "JPEG Baseline (8 bit): ultrasound, secondary captures",
+    "1.2.840.10008.1.2.4.51": "JPEG Extended (12 bit)",
+    "1.2.840.10008.1.2.4.57": "JPEG Lossless, process 14",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless, first-order prediction: the usual one of PACS archives",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS Near-lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 Lossless",
+    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 Lossless with RPCL options",
+    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
+}
+
+#: Root of every composite storage SOP Class of the standard, retired ones and later ones included (PS3.6 Table A-1).
+_STANDARD_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
+_STANDARD_ROOT = "1.2.840.10008."
+_STORAGE_CLASSES = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+MAX_CONTEXTS = 128  # of one association: odd numbers below 256 (PS3.8 section 9.3.2.2)
+
+
+def is_uid(text: str) -> bool:
+    """Digits and dots, at most 64 characters (PS3.5 section 9.1); leading zeros, which some makers write, are let pass."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def is_storage_class(abstract_syntax: str) -> bool:
+    """Whether objects of this SOP Class are taken by C-STORE.
+
+    All storage SOP Classes of the standard, and every private one: makers keep raw data (ultrasound RF among it)
+    in SOP Classes of their own, and a node that refuses what it does not know loses them. Other services of the
+    standard (C-FIND, MPPS, printing) are no storage and are refused (abstract syntax not supported, PS3.8 9.3.3.2).
+    """
+    if not is_uid(abstract_syntax):
+        return False
+    if abstract_syntax.startswith(_STANDARD_ROOT):
+        return abstract_syntax.startswith(_STANDARD_STORAGE_ROOT) or abstract_syntax in _STORAGE_CLASSES
+    return True
+
+
+def supported_contexts(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
+    """What this node supports of what a requestor proposes, for negotiation as acceptor (PS3.8 section 7.1.1.13).
+
+    The requestor's own order of Transfer Syntaxes decides, because it stands for what its files have; only Explicit
+    VR Little Endian goes before Implicit where both are offered, because Implicit loses the VR of private elements.
+    """
+    wanted: dict[str, list[str]] = {}
+    for context in proposed:
+        abstract_syntax = str(context.abstract_syntax)
+        offered = [str(syntax) for syntax in context.transfer_syntax]
+        if abstract_syntax == VERIFICATION:
+            known = [s for s in offered if s in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, "1.2.840.10008.1.2.2")]
+        elif is_storage_class(abstract_syntax):
+            known = [s for s in offered if s in TRANSFER_SYNTAXES]
+        else:
+            continue
+        syntaxes = wanted.setdefault(abstract_syntax, [])
+        syntaxes += [syntax for syntax in known if syntax not in syntaxes]
+    for syntaxes in wanted.values():
+        if EXPLICIT_LITTLE in syntaxes and IMPLICIT_LITTLE in syntaxes:
+            explicit, implicit = syntaxes.index(EXPLICIT_LITTLE), syntaxes.index(IMPLICIT_LITTLE)
+            if implicit < explicit:
+                syntaxes[implicit], syntaxes[explicit] = EXPLICIT_LITTLE, IMPLICIT_LITTLE
+    return [_supported(abstract_syntax, syntaxes) for abstract_syntax, syntaxes in wanted.items()]
+
+
+def _supported(abstract_syntax: str, syntaxes: list[str]) -> PresentationContext:
+    # a context without any known syntax is answered "transfer syntaxes not supported", which names the trouble
+    return build_context(abstract_syntax, syntaxes or [EXPLICIT_LITTLE])
+
+
+def proposed_contexts(pairs: Sequence[tuple[str, str]]) -> list[list[PresentationContext]]:
+    """Presentation contexts for exactly these (SOP Class, Transfer Syntax) pairs, one list per association.
+
+    One context per pair: a peer that takes a SOP Class in another Transfer Syntax only must say so, it must not
+    accept a syntax that the files do not have. At most 128 per association.
+    """
+    distinct = list(dict.fromkeys(pairs))
+    contexts = [build_context(sop_class, syntax) for sop_class, syntax in distinct]
+    return [contexts[start : start + MAX_CONTEXTS] for start in range(0, len(contexts), MAX_CONTEXTS)]

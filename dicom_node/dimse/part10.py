@@ -1,0 +1,85 @@
+"""The few bytes before a Dataset in a DICOM file (PS3.10 section 7.1): written for what arrives, read for what is sent."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.errors import NodeError
+
+#: Identifies this software in file meta information; derived once at random (PS3.5 Annex B.2).
+IMPLEMENTATION_CLASS_UID = "2.25.311230983290348934176823157318452390814"
+IMPLEMENTATION_VERSION_NAME = "DICOM-NODE"
+
+_PREAMBLE = b"\0" * 128 + b"DICM"
+_LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UR", b"UT", b"UN", b"SV", b"UV")
+_MAX_META_BYTES = 64 * 1024
+
+
+def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str = "") -> bytes:
+    """Preamble, "DICM" and File Meta Information; the encoded Dataset follows as it is.
+
+    UIDs are ASCII; the AE title that sent the object goes into Source Application Entity Title (0002,0016).
+    """
+    elements = (
+        struct.pack("<HH2sxxI", 2, 0x0001, b"OB", 2)
+        + b"\0\1"
+        + _element(0x0002, b"UI", sop_class_uid)
+        + _element(0x0003, b"UI", sop_instance_uid)
+        + _element(0x0010, b"UI", transfer_syntax_uid)
+        + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
+        + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
+        + (_element(0x0016, b"AE", source_ae_title) if source_ae_title else b"")
+    )
+    return _PREAMBLE + struct.pack("<HH2sHI", 2, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+def _element(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii", "replace")
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """What a C-STORE request needs to know of a file."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    dataset_offset: int  # bytes from the start of the file
+
+
+class NotPart10(NodeError):
+    """The file has no File Meta Information that names its object; the text says what is missing."""
+
+
+def read_file_head(path: Path) -> FileHead:
+    """Read File Meta Information only. Raises NotPart10, OSError."""
+    with path.open("rb") as file:
+        start = file.read(len(_PREAMBLE) + _MAX_META_BYTES)
+    if start[128:132] != b"DICM":
+        raise NotPart10(f"{path.name}: no DICOM file (PS3.10)")
+    values, offset = _meta_values(start)
+    try:
+        return FileHead(values[0x0002], values[0x0003], values[0x0010], offset)
+    except KeyError as error:
+        missing = int(error.args[0])
+        raise NotPart10(f"{path.name}: File Meta Information lacks (0002,{missing:04X})") from None
+
+
+def _meta_values(start: bytes) -> tuple[dict[int, str], int]:
+    """Text values of group 0002 by element number, and the offset of the first element of another group."""
+    values: dict[int, str] = {}
+    offset = 132
+    while offset + 8 <= len(start):
+        group, element, vr, length = struct.unpack_from("<HH2sH", start, offset)
+        if group != 2:
+            break
+        offset += 8
+        if vr in _LONG_VRS:
+            (length,) = struct.unpack_from("<I", start, offset) if offset + 4 <= len(start) else (0,)
+            offset += 4
+        values[element] = start[offset : offset + length].decode("ascii", "replace").strip("\0 ")
+        offset += length
+    return values, offset

@@ -1,0 +1,81 @@
+"""C-STORE status codes and what they mean for the one who must act (PS3.4 Table B.2-1, PS3.7 Annex C)."""
+
+import errno
+
+SUCCESS = 0x0000
+INVALID_SOP_INSTANCE = 0x0117  # the UID breaks the rules for UIDs (PS3.7 C.5.20)
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+PROCESSING_FAILURE = 0x0110
+OUT_OF_RESOURCES = 0xA700
+DATASET_MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+_TEXTS = {
+    0x0000: "success",
+    0x0105: "no such attribute",
+    0x0110: "processing failure",
+    0x0111: "duplicate SOP Instance",
+    0x0117: "invalid SOP Instance UID",
+    0x0122: "SOP Class not supported",
+    0x0124: "not authorised",
+    0x0210: "duplicate invocation",
+    0x0211: "unrecognised operation",
+    0x0212: "mistyped argument",
+    0xB000: "stored, data elements coerced",
+    0xB006: "stored, elements discarded",
+    0xB007: "stored, Dataset does not match its SOP Class",
+}
+
+
+class Refused(Exception):
+    """The object is answered with this failure status; `comment` becomes Error Comment (0000,0902)."""
+
+    def __init__(self, status: int, comment: str) -> None:
+        super().__init__(comment)
+        self.status = status
+        self.comment = comment
+
+
+class AbortAssociation(Exception):
+    """Instead of an answer the association is aborted."""
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """C-STORE status and Error Comment for what went wrong while an object was taken in.
+
+    Everything that the operating system reports is a lack of resources: the object is in order, and the sender
+    should send it again.
+    """
+    if isinstance(error, Refused):
+        return error.status, error.comment
+    if isinstance(error, OSError):
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        return OUT_OF_RESOURCES, f"cannot be written: {name}"
+    if isinstance(error, MemoryError):
+        return OUT_OF_RESOURCES, "out of memory"
+    return PROCESSING_FAILURE, f"internal error: {type(error).__name__}"
+
+
+def is_stored(status: int) -> bool:
+    """Success or warning: the peer has the object. 0xB000-0xBFFF and 0x0001 are warnings (PS3.7 Annex C.3)."""
+    return status in (SUCCESS, 0x0001, 0x0107, 0x0116) or 0xB000 <= status <= 0xBFFF
+
+
+def is_transient(status: int) -> bool:
+    """Whether the same object may well be taken later: the peer is out of resources (A7xx)."""
+    return 0xA700 <= status <= 0xA7FF
+
+
+def describe(status: int) -> str:
+    """Words for a status, with its number."""
+    text = _TEXTS.get(status)
+    if text is None:
+        for low, high, words in (
+            (0xA700, 0xA7FF, "out of resources"),
+            (0xA900, 0xA9FF, "Dataset does not match its SOP Class"),
+            (0xB000, 0xBFFF, "stored with a warning"),
+            (0xC000, 0xCFFF, "cannot be understood"),
+        ):
+            if low <= status <= high:
+                text = words
+    return f"status 0x{status:04X} ({text or 'unknown'})"

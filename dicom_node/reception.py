@@ -1,0 +1,249 @@
+"""From a received object to a durable file in `incoming`, without the database.
+
+The folder is a journal; names sort in the order in which things happened:
+
+    <time>-<association>-<seq>.dcm        an object, as sent, with File Meta Information of ours
+    <time>-<association>.opened.json      its association, written before its first object
+    <time>-<association>.closed.json      the association ended: released or aborted, and how many objects it stored
+    <time>-<receiver>.started.json        a receiver started: associations it had open before are lost
+
+<time> is 19 digits of nanoseconds since the epoch, <association> 16 hexadecimal digits. Names that begin with a dot
+are being written. indexing.py reads the journal and empties it.
+"""
+
+import ipaddress
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from dicom_node.dimse.part10 import file_head
+from dicom_node.dimse.requests import AssociationFacts, StoreRequest
+from dicom_node.settings import Settings
+
+log = structlog.get_logger()
+
+ENTRY_NAME = re.compile(
+    r"(?P<time_ns>\d{19})-(?P<subject>[0-9A-Za-z_]{1,64})(-(?P<number>\d{6,}))?"
+    r"\.(?P<kind>dcm|opened\.json|closed\.json|started\.json)"
+)
+BIND_WITHIN_S = 15.0
+_ROOM_FOR_NAMES_S = 60.0
+
+
+class Incoming:
+    """The journal folder, seen from the one receiver that writes under this name. Thread-safe."""
+
+    def __init__(self, folder: Path, receiver: str) -> None:
+        """Make the folder, remove what this receiver left half-written, and note that it started. Raises OSError."""
+        self.receiver = re.sub(r"[^0-9A-Za-z_]", "_", receiver)[:64]
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for half_written in folder.glob(f".{self.receiver}-*"):
+            half_written.unlink(missing_ok=True)
+        names = (ENTRY_NAME.fullmatch(name) for name in os.listdir(folder))
+        self._last_ns = max((int(match["time_ns"]) for match in names if match), default=0)
+        self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._lock = threading.Lock()
+        self._stored: dict[str, int] = {}  # objects per association that is open and has stored something
+        self._owed: list[tuple[str, dict[str, Any]]] = []  # markers that could not be written
+        self._note(self.receiver, "started", {"receiver": self.receiver})
+
+    def receive(self, request: StoreRequest) -> None:
+        """Make one object durable: file and directory entry are on disk on return. Raises OSError."""
+        association = request.association
+        with self._lock:
+            count = self._stored.get(association.association_id, 0)
+        self._write_owed()
+        if count == 0:
+            self._note(association.association_id, "opened", self._describe(association))
+        head = file_head(
+            request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid, association.calling_ae_title
+        )
+        self._write(f"{association.association_id}-{count + 1:06d}", "dcm", (head, request.dataset))
+        with self._lock:
+            self._stored[association.association_id] = count + 1
+
+    def closed(self, association: AssociationFacts, state: str) -> None:
+        """Note that an association ended; one that stored nothing leaves no trace. Does not raise."""
+        with self._lock:
+            count = self._stored.pop(association.association_id, 0)
+        if count:
+            facts = {"association_id": association.association_id, "state": state, "stored": count}
+            with self._lock:
+                self._owed.append((association.association_id, facts))
+            self._write_owed()
+
+    def _write_owed(self) -> None:
+        """Closing notes wait in memory while the disk is full; a receiver that dies before turns them into "lost"."""
+        while True:
+            with self._lock:
+                if not self._owed:
+                    return
+                subject, facts = self._owed.pop(0)
+            try:
+                self._note(subject, "closed", facts)
+            except OSError as error:
+                log.warning("end of an association not yet noted", association=subject, error=error.strerror)
+                with self._lock:
+                    self._owed.insert(0, (subject, facts))
+                return
+
+    def _describe(self, association: AssociationFacts) -> dict[str, Any]:
+        return {
+            "association_id": association.association_id,
+            "receiver": self.receiver,
+            "calling_ae_title": association.calling_ae_title,
+            "called_ae_title": association.called_ae_title,
+            "peer_host": association.peer_host,
+            "opened_at_ns": association.opened_at_ns,
+        }
+
+    def _note(self, subject: str, kind: str, facts: Mapping[str, Any]) -> None:
+        self._write(subject, f"{kind}.json", (json.dumps(facts).encode(),))
+
+    def _write(self, subject: str, suffix: str, parts: Iterable[bytes | memoryview]) -> None:
+        """Write aside, fsync, rename, fsync the folder. What fails leaves nothing behind."""
+        aside = self._folder / f".{self.receiver}-{threading.get_ident()}-{subject}"
+        try:
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+            try:
+                for part in parts:
+                    _write_all(descriptor, part)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(aside, self._folder / f"{self._next_ns():019d}-{subject}.{suffix}")
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+        os.fsync(self._folder_fd)
+
+    def _next_ns(self) -> int:
+        """Time that never repeats or steps back, also over a restart with a wrong clock."""
+        with self._lock:
+            self._last_ns = max(self._last_ns + 1, time.time_ns())
+            return self._last_ns
+
+
+def _write_all(descriptor: int, part: bytes | memoryview) -> None:
+    left = memoryview(part)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who may send: an AE title, and from where. Empty: any."""
+
+    ae_title: str
+    host: str  # address, network such as 10.1.2.0/24, or name
+
+    def matches(self, calling_ae_title: str, peer_host: str) -> bool:
+        """Whether this is the peer."""
+        return self.ae_title in ("", "*", calling_ae_title) and _is_in(peer_host, self.host)
+
+
+def _is_in(peer_host: str, host: str) -> bool:
+    if host in ("", "*", peer_host):
+        return True
+    try:
+        network = ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        return peer_host in _addresses(host, int(time.monotonic() // _ROOM_FOR_NAMES_S))
+    address = ipaddress.ip_address(peer_host)
+    return address.version == network.version and address in network
+
+
+@lru_cache(maxsize=256)
+def _addresses(name: str, _minute: int) -> frozenset[str]:
+    """Addresses of a host name, asked again every minute; none while the name service does not know it."""
+    try:
+        return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(name, None))
+    except OSError:
+        return frozenset()
+
+
+class Senders:
+    """Who may associate, from the file that the scheduler writes when the configuration changes.
+
+    The file is a JSON list of {"ae_title", "host"}; it is read again when it changed, so that an import needs no
+    restart, and it is there while the database is away. Without senders loopback is let in, with a warning.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_stamp: tuple[int, int, int] | None = None
+        self._senders: tuple[Sender, ...] = ()
+        self._lock = threading.Lock()
+
+    def allowed(self, calling_ae_title: str, peer_host: str) -> bool:
+        """Whether this peer may associate."""
+        with self._lock:
+            self._read_again_if_changed()
+            senders = self._senders
+        if senders:
+            return any(sender.matches(calling_ae_title, peer_host) for sender in senders)
+        is_local = ipaddress.ip_address(peer_host).is_loopback
+        if is_local:
+            log.warning("no senders are configured: loopback let in", calling_ae_title=calling_ae_title)
+        return is_local
+
+    def _read_again_if_changed(self) -> None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return  # never written, or out of reach: what was known last stays true
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if stamp == self._read_stamp:
+            return
+        try:
+            entries = json.loads(self._path.read_text("utf-8"))
+            self._senders = tuple(Sender(str(e.get("ae_title") or ""), str(e.get("host") or "")) for e in entries)
+            self._read_stamp = stamp
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            log.error("list of senders cannot be read; the last one stays in force", error=repr(error))
+
+
+def receive(settings: Settings, ready_file: Path | None = None, receiver: str = "receiver") -> None:
+    """Receive until SIGTERM or SIGINT: the whole work of `dicom-node receive`.
+
+    ready_file : written with the process id when the port is open.
+    receiver : name of this receiver; two at one time on one data directory need two names.
+    On SIGTERM stores in progress are finished and answered, then associations are aborted.
+    Raises OSError when the port or the folder cannot be had.
+    """
+    from dicom_node.dimse.scp import running_scp
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    incoming = Incoming(settings.incoming_dir, receiver)
+    with running_scp(
+        settings.ae_title,
+        receive=incoming.receive,
+        closed=incoming.closed,
+        allowed=Senders(settings.data_dir / "senders.json").allowed,
+        host=settings.dicom_host,
+        port=settings.dicom_port,
+        max_associations=settings.max_associations,
+        network_timeout_s=settings.network_timeout_s,
+        bind_within_s=BIND_WITHIN_S,
+    ) as port:
+        log.info("receiving", ae_title=settings.ae_title, port=port)
+        if ready_file is not None:
+            ready_file.write_text(str(os.getpid()))
+        stopping.wait()
+    log.info("receiver stopped")
