@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_ERROR = 1
+#: new rules also decide about studies that arrived so recently; older ones stay as they are
+RECONSIDERED = timedelta(hours=1)
 EXIT_REFUSED = 3
 
 DataDir = Annotated[
@@ -211,7 +214,7 @@ def rules_import(file: Path, data_dir: DataDir = None) -> None:
     with connect(str(settings.database_url)) as connection:
         version = storage.configurations.add(connection, text, author).version
         storage.events.add(connection, None, "rules", f"version {version} imported", {"by": author})
-        storage.studies.touch_undecided(connection)
+        storage.studies.touch_all(connection, datetime.now(UTC) - RECONSIDERED)
     out.print(f"version {version} in force: {len(configuration.rules)} rules (node data: {settings.data_dir})")
 
 

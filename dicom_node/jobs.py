@@ -6,6 +6,7 @@ writes a job row; a Celery message with the row's id brings a worker here. What 
 destinations by `deliver`. PostgreSQL holds the truth: a message lost or doubled changes nothing.
 """
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -65,7 +66,10 @@ def _work(node: Node, job: Job) -> Answer:
 
 def _keep(node: Node, job: Job, answer: Answer) -> None:
     """Results, the job's end and the order to deliver, in one transaction: all or nothing."""
-    paths = [node.store.put_bytes(item.data, ".dcm") for item in answer.objects]
+    digests = [hashlib.sha256(item.data).hexdigest() for item in answer.objects]
+    paths = [
+        node.store.put_bytes(item.data, digest) for item, digest in zip(answer.objects, digests, strict=True)
+    ]
     with node.pool.connection() as connection:
         if not storage.jobs.finish(connection, job.id, node.owner, answer.status, answer.reason or "", answer.result):
             log.warning("job was taken over, result dropped", job=job.id)
@@ -78,13 +82,13 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
                 sop_instance_uid=item.sop_instance_uid,
                 sop_class_uid=item.sop_class_uid,
                 transfer_syntax_uid=item.transfer_syntax_uid,
-                path=stored.path,
-                sha256=stored.sha256,
+                path=path,
+                sha256=digest,
                 size_bytes=len(item.data),
             )
-            for item, stored in zip(answer.objects, paths, strict=True)
+            for item, path, digest in zip(answer.objects, paths, digests, strict=True)
         ]
-        storage.deliveries.create(connection, [result.id for result in results], list(job.send_to))
+        storage.deliveries.create(connection, [result.id for result in results], list(job.send_to), "cpu")
         text = f"{job.pipeline}: {answer.status}" + (f", {answer.reason}" if answer.reason else "")
         storage.events.add(connection, job.study_instance_uid, "job", text, {"job": job.id, "results": len(results)})
     log.info("job ended", job=job.id, status=answer.status, results=len(results), seconds=answer.result["seconds"])
@@ -92,7 +96,11 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
 
 def _give_back(node: Node, job: Job, reason: str) -> None:
     with node.pool.connection() as connection:
-        storage.jobs.release(connection, job.id, node.owner, reason, node.settings.job_attempts)
+        if job.attempts >= node.settings.job_attempts:
+            reason = f"parked after {job.attempts} attempts: {reason}"
+            storage.jobs.finish(connection, job.id, node.owner, "failed", reason, None)
+        else:  # not announced at once: the sweeper does so after a pause
+            storage.jobs.release(connection, job.id, node.owner, reason, ring=False)
         storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: attempt failed: {reason}", {})
 
 

@@ -122,7 +122,7 @@ class Scheduler:
             busy_until = self._busy_until(study, associations, now)
             if busy_until:
                 text = "images are arriving: an association with the sender is open"
-                storage.studies.set_state(connection, study, "collecting", text, busy_until)
+                storage.studies.set_state(connection, uid, "collecting", text, busy_until, study.look_again_at)
                 return
             instances = storage.instances.for_study(connection, uid)
             series = storage.instances.series_for_study(connection, uid)
@@ -135,7 +135,7 @@ class Scheduler:
             for rule_match in matches
             if rule_match.matched
         ]
-        self._conclude(study, matches, verdicts, now)
+        self._conclude(study, matches, verdicts)
 
     def _busy_until(self, study: Study, associations: Sequence[Association], now: datetime) -> datetime | None:
         """While a sender's association is open and lively there is nothing to decide yet."""
@@ -207,7 +207,6 @@ class Scheduler:
         study: Study,
         matches: Sequence[RuleMatch],
         verdicts: Sequence[tuple[str, str, datetime | None]],
-        now: datetime,
     ) -> None:
         if not verdicts:
             why = "; ".join(f"rule {m.rule.name!r}: {m.reason}" for m in matches) or "no rules are configured"
@@ -217,11 +216,12 @@ class Scheduler:
         state = min((verdict[0] for verdict in verdicts), key=order.index)
         wake = [verdict[2] for verdict in verdicts if verdict[2] is not None]
         self._set_state(study, state, "; ".join(verdict[1] for verdict in verdicts), min(wake) if wake else None)
-        del now
 
     def _set_state(self, study: Study, state: str, reason: str, look_again_at: datetime | None) -> None:
         with self.node.pool.connection() as connection:
-            storage.studies.set_state(connection, study, state, reason, look_again_at)
+            storage.studies.set_state(
+                connection, study.study_instance_uid, state, reason, look_again_at, study.look_again_at
+            )
             if (state, reason) != (study.state, study.reason):
                 storage.events.add(connection, study.study_instance_uid, state, reason, {})
 
@@ -276,7 +276,8 @@ class Scheduler:
                 storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: {job.reason}", {})
                 log.warning("job taken back", job=job.id, state=job.state, reason=job.reason)
         with self.node.pool.connection() as connection:
-            storage.deliveries.ring_due(connection, RING_AGAIN_S)
+            for destination in storage.deliveries.due_destinations(connection, RING_AGAIN_S):
+                storage.outbox.add(connection, "cpu", "deliver", destination)
 
     def _tell_receivers_the_senders(self) -> None:
         """The receiver must know its senders while the database is away: a file tells it."""
