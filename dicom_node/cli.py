@@ -1,4 +1,4 @@
-"""The command `dicom-node`. Alone reads arguments, prints and exits; imports late, so that every command starts quickly."""
+"""The command `dicom-node`: alone reads arguments, prints and exits. Imports late, so that it starts quickly."""
 
 import json
 import os
@@ -332,9 +332,7 @@ def send(
         raise NodeError("no DICOM file in the given paths")
     with _progress() as progress:
         task = progress.add_task("C-STORE", total=len(files))
-        outcomes = send_files(
-            files, host, int(port), aec, aet, on_progress=lambda *_: progress.advance(task)
-        )
+        outcomes = send_files(files, host, int(port), aec, aet, on_progress=lambda *_: progress.advance(task))
     failed = [outcome for outcome in outcomes if not outcome.delivered]
     out.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} objects stored")
     for outcome in failed[:5]:
@@ -405,7 +403,9 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Case folders of a site; default: phantoms.")] = None,
     device: str = "auto",
     minutes: Annotated[float, typer.Option(help="Length of the training.")] = 60.0,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Bundle folder to write; default: below ./bundles.")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Bundle folder to write; default: below ./bundles.")
+    ] = None,
 ) -> None:
     """Train a bundle from phantoms or from a site's own cases."""
     from models.training import train as train_bundle

@@ -52,10 +52,14 @@ def run_demo(names: Sequence[str] | None, out_dir: Path) -> int:
     names = list(names or PIPELINES)
     out_dir.mkdir(parents=True, exist_ok=True)
     shown: list[Shown] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn())  # fmt: skip
+    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="dicom-node-demo-") as folder, Progress(*columns, console=out) as progress:
         Path(folder).chmod(0o711)  # the embedded PostgreSQL of a root user runs as another user
-        with StandInPacs(out_dir / "pacs", ae_title="PACS") as pacs, _running_node(Path(folder), pacs, names, progress) as port:
+        with (
+            StandInPacs(out_dir / "pacs", ae_title="PACS") as pacs,
+            _running_node(Path(folder), pacs, names, progress) as port,
+        ):
             for name in names:
                 shown.append(_show(name, port, pacs, out_dir, progress))
     _print(shown, out_dir)
@@ -71,7 +75,9 @@ def _show(name: str, port: int, pacs: StandInPacs, out_dir: Path, progress: Prog
     files = sorted((case / "dicom").glob("*.dcm"))
     sending = progress.add_task(f"{name}: send by C-STORE", total=len(files))
     started = time.monotonic()
-    outcomes = send_files(files, "127.0.0.1", port, "LIVERNODE", "DEMO", on_progress=lambda *_: progress.advance(sending))
+    outcomes = send_files(
+        files, "127.0.0.1", port, "LIVERNODE", "DEMO", on_progress=lambda *_: progress.advance(sending)
+    )
     sent_s = time.monotonic() - started
     refused = [outcome for outcome in outcomes if not outcome.delivered]
     if refused:
@@ -128,7 +134,8 @@ def _referenced_series(report: pydicom.Dataset) -> set[str]:
 def _running_node(folder: Path, pacs: StandInPacs, names: Sequence[str], progress: Progress) -> Iterator[int]:
     """A node with its rules in force; yields its DICOM port."""
     starting = progress.add_task("start PostgreSQL, Valkey, receiver, scheduler, workers", total=1)
-    command = [sys.executable, "-m", "dicom_node", "up", "--data-dir", str(folder / "node"), "--dicom-port", "0", "--console-port", "0"]  # fmt: skip
+    ports = ["--dicom-port", "0", "--console-port", "0"]
+    command = [sys.executable, "-m", "dicom_node", "up", "--data-dir", str(folder / "node"), *ports]
     log_file = folder / "node.log"
     environment = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "BROKER_URL")}
     with log_file.open("wb") as stream:

@@ -124,4 +124,5 @@ def _phantom(name: str, settings: Settings) -> str:
         answer = run_on_folder(PIPELINES[name], case / "dicom", Path(folder) / "out", settings)
         if answer.status != "done":
             raise NodeError(f"refused: {answer.reason}")
-        return f"{' + '.join(item.kind.upper() for item in answer.objects)} in {sum(answer.result['seconds'].values()):.1f} s"
+        kinds = " + ".join(item.kind.upper() for item in answer.objects)
+        return f"{kinds} in {sum(answer.result['seconds'].values()):.1f} s"

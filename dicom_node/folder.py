@@ -35,15 +35,15 @@ def inputs_from_folder(folder: Path, pipeline: Pipeline) -> FolderInputs:
     found = [instance for instance in instances if instance is not None]
     studies = sorted({instance.study_instance_uid for instance in found})
     if not found:
-        raise UnreadableSeries(f"{folder}: no DICOM object in {len(instances)} files; the images of one study are needed")
+        raise UnreadableSeries(
+            f"{folder}: no DICOM object in {len(instances)} files; the images of one study are needed"
+        )
     if len(studies) > 1:
         raise UnreadableSeries(f"{folder}: images of {len(studies)} studies; give the folder of one study")
     recognised = recognise(found, pixels=_enhancement)
     binding = bind_roles(pipeline.roles, recognised)
     bound = {role: [Path(instance.path) for instance in stack.instances] for role, stack in binding.stacks.items()}
-    return FolderInputs(
-        studies[0], bound, binding.fingerprint, binding.missing or None, [Path(found[0].path)]
-    )
+    return FolderInputs(studies[0], bound, binding.fingerprint, binding.missing or None, [Path(found[0].path)])
 
 
 def _instance(path: Path) -> Instance | None:

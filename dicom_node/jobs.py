@@ -33,7 +33,7 @@ DELIVERY_BATCH = 50
 
 
 def run_job(node: Node, job_id: int) -> None:
-    """Claim the job, run its pipeline, keep the results, order their delivery. Does nothing if it is not ours to run."""
+    """Claim the job, run its pipeline, keep the results, order their delivery; nothing if it is not ours to run."""
     with node.pool.connection() as connection:
         job = storage.jobs.claim(connection, job_id, node.owner, node.settings.job_lease_s)
     if job is None:
@@ -42,9 +42,10 @@ def run_job(node: Node, job_id: int) -> None:
     with keep_lease(node, job):
         try:
             answer = _work(node, job)
-        except Exception as error:  # noqa: BLE001 - one study's bug must not take the worker down; attempts are limited
+        except Exception as error:
             log.exception("job broke", job=job.id)
-            until_database_answers(lambda: _give_back(node, job, f"{type(error).__name__}: {error}"))
+            reason = f"{type(error).__name__}: {error}"
+            until_database_answers(lambda: _give_back(node, job, reason))
             return
         until_database_answers(lambda: _keep(node, job, answer))
 
@@ -67,9 +68,7 @@ def _work(node: Node, job: Job) -> Answer:
 def _keep(node: Node, job: Job, answer: Answer) -> None:
     """Results, the job's end and the order to deliver, in one transaction: all or nothing."""
     digests = [hashlib.sha256(item.data).hexdigest() for item in answer.objects]
-    paths = [
-        node.store.put_bytes(item.data, digest) for item, digest in zip(answer.objects, digests, strict=True)
-    ]
+    paths = [node.store.put_bytes(item.data, digest) for item, digest in zip(answer.objects, digests, strict=True)]
     with node.pool.connection() as connection:
         if not storage.jobs.finish(connection, job.id, node.owner, answer.status, answer.reason or "", answer.result):
             log.warning("job was taken over, result dropped", job=job.id)

@@ -107,7 +107,7 @@ class Scheduler:
                 self._consider(study)
             except DATABASE_AWAY:
                 raise
-            except Exception as error:  # noqa: BLE001 - one odd study must not stop the others; it is shown and left
+            except Exception as error:
                 log.exception("study could not be considered", study=study.study_instance_uid)
                 reason = f"internal error while looking at this study: {type(error).__name__}: {error}"
                 self._set_state(study, "overdue", reason, None)

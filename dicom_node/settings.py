@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     network_timeout_s: float = Field(60.0, description="an association silent for so long is aborted")
     quiet_period_s: float = Field(60.0, description="last resort: run on what is there when nothing came for so long")
     overdue_s: float = Field(600.0, description="a study still waiting after so long is shown as overdue")
-    association_idle_s: float = Field(10.0, description="an open association silent for so long no longer holds a study back")
+    association_idle_s: float = Field(
+        10.0, description="an open association silent for so long no longer holds a study back"
+    )
     late_images: str = Field(
         "rerun", pattern="^(rerun|alert|ignore)$", description="what new images after a result do: rerun, alert, ignore"
     )
@@ -39,7 +41,9 @@ class Settings(BaseSettings):
     torch_threads: int = Field(0, description="threads of one inference worker; 0: all cores / workers", ge=0)
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     bundles_dir: Path | None = Field(None, description="a site's own bundles; one of the same name replaces ours")
-    job_timeout_s: float = Field(900.0, description="a job running for so long is stuck: its worker ends and is replaced")
+    job_timeout_s: float = Field(
+        900.0, description="a job running for so long is stuck: its worker ends and is replaced"
+    )
     log_format: str = Field("text", pattern="^(text|json)$", description="text or json lines")
     postgres_bin: Path | None = Field(None, description="folder with postgres and initdb; empty: wheel, then Debian's")
     valkey_bin: Path | None = Field(None, description="valkey-server or redis-server; empty: wheel, then PATH")

@@ -36,7 +36,9 @@ def study_story(connection: Connection, study_instance_uid: str) -> str | None:
         counts[instance.series_instance_uid] = counts.get(instance.series_instance_uid, 0) + 1
     for series in storage.instances.series_for_study(connection, study_instance_uid):
         count = counts.get(series.series_instance_uid, 0)
-        lines.append(f"  {series.series_instance_uid}: {count} images, {series.modality}, {series.kind or 'not looked at yet'}")
+        lines.append(
+            f"  {series.series_instance_uid}: {count} images, {series.modality}, {series.kind or 'not looked at yet'}"
+        )
         if series.reason:
             lines.append(f"    because {series.reason}")
     lines += ["", "Associations"]

@@ -125,7 +125,7 @@ def _wait_until_ready(settings: Settings, stopping: threading.Event, supervisor:
         waiting = {part: answers for part, answers in waiting.items() if not answers()}
         if time.monotonic() > deadline:
             raise NodeError(
-                f"not ready after {READY_TIMEOUT_S:.0f} s: {', '.join(waiting)} did not answer; their last lines are above"
+                f"not ready after {READY_TIMEOUT_S:.0f} s: no answer from {', '.join(waiting)}; see their last lines above"
             )
     del supervisor
 
@@ -142,9 +142,7 @@ def _answers_echo(settings: Settings) -> bool:
 
 def _answers_http(settings: Settings) -> bool:
     try:
-        with urllib.request.urlopen(  # noqa: S310 - our own loopback address
-            f"http://127.0.0.1:{settings.console_port}/health", timeout=1
-        ) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.console_port}/health", timeout=1) as response:
             return bool(response.status == 200)
     except OSError:
         return False

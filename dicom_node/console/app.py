@@ -4,8 +4,6 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from psycopg_pool import ConnectionPool
 
-import storage.jobs
-import storage.studies
 from dicom_node.patience import DATABASE_AWAY
 from dicom_node.story import studies_table, study_story
 

@@ -40,7 +40,9 @@ def test_an_island_imports_no_other(island: str) -> None:
 def test_only_dimse_imports_pynetdicom() -> None:
     files = [file for package in (*ISLANDS, "dicom_node") for file in (ROOT / package).rglob("*.py")]
     users = {
-        file.relative_to(ROOT).parts[:2] for file in files if any(n.split(".")[0] == "pynetdicom" for n in _imports(file))
+        file.relative_to(ROOT).parts[:2]
+        for file in files
+        if any(n.split(".")[0] == "pynetdicom" for n in _imports(file))
     }
     assert users == {("dicom_node", "dimse")}
 

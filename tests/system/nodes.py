@@ -95,7 +95,11 @@ class RunningNode:
 
     def results_at_pacs(self, study: str) -> list[str]:
         """SOP Class UIDs of the study's distinct results at the PACS."""
-        found = {item.sop_instance_uid: item.sop_class_uid for item in self.pacs.objects() if item.study_instance_uid == study}
+        found = {
+            item.sop_instance_uid: item.sop_class_uid
+            for item in self.pacs.objects()
+            if item.study_instance_uid == study
+        }
         return sorted(found.values())
 
     def wait_for_results(self, study: str, seconds: float = 90) -> None:

@@ -135,5 +135,3 @@ def debian_orthanc(folder: Path) -> Iterator[Orthanc]:
     finally:
         process.terminate()
         process.wait(15)
-
-

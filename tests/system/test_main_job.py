@@ -80,7 +80,9 @@ def test_results_that_come_back_start_nothing(node: RunningNode, phantom_case: P
     node.wait_for_results(study)
     results = [item.path for item in node.pacs.objects() if item.study_instance_uid == study]
     assert all(send(node, results))
-    wait_until(lambda: node.command("why", study).stdout.count("made by this node") >= 1, 20, "our own objects recognised")
+    wait_until(
+        lambda: node.command("why", study).stdout.count("made by this node") >= 1, 20, "our own objects recognised"
+    )
     assert len(node.jobs(study)) == 1
 
 
