@@ -68,9 +68,8 @@ class Incoming:
         self._write_owed()
         if count == 0:
             self._note(association.association_id, "opened", self._describe(association))
-        head = file_head(
-            request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid, association.calling_ae_title
-        )
+        # without Source Application Entity Title: the same object from two senders must be the same bytes
+        head = file_head(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
         self._write(f"{association.association_id}-{count + 1:06d}", "dcm", (head, request.dataset))
         with self._lock:
             self._stored[association.association_id] = count + 1

@@ -1,12 +1,21 @@
 """Associations with senders: which are open, and how the others ended."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from storage.database import Connection, every, load_queries, one, text
 from storage.records import Association
 
 QUERIES = load_queries("associations")
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What one association brought of one study."""
+
+    study_instance_uid: str
+    new: int  #: Instances that it was the first to bring
+    conflicts: int  #: Instances that were there already with other bytes
 
 
 def opened(connection: Connection, association: Association) -> None:
@@ -50,3 +59,8 @@ def open_for_study(connection: Connection, study_instance_uid: str) -> list[Asso
 def for_study(connection: Connection, study_instance_uid: str) -> list[Association]:
     """All associations that brought something of the study, oldest first."""
     return every(connection, Association, QUERIES["for_study"], {"study_instance_uid": study_instance_uid})
+
+
+def brought(connection: Connection, association_id: str) -> list[Brought]:
+    """What an association brought, study by study; a study of which everything was there already is in it with 0."""
+    return every(connection, Brought, QUERIES["brought"], {"association_id": association_id})

@@ -45,7 +45,7 @@ MAX_CONTEXTS = 128  # of one association: odd numbers below 256 (PS3.8 section 9
 
 
 def is_uid(text: str) -> bool:
-    """Digits and dots, at most 64 characters (PS3.5 section 9.1); leading zeros, which some makers write, are let pass."""
+    """Digits and dots, at most 64 characters (PS3.5 section 9.1); leading zeros, which some write, are let pass."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""The few bytes before a Dataset in a DICOM file (PS3.10 section 7.1): written for what arrives, read for what is sent."""
+"""The few bytes before a Dataset in a DICOM file (PS3.10 section 7.1): written for what arrives, read to send."""
 
 import struct
 from dataclasses import dataclass

@@ -102,6 +102,7 @@ def running_scp(
         server.close()
         thread.join()
         acceptor.drain(_DRAIN_S)
+        association: Any
         for association in ae.active_associations:  # never accepted ones: half-open connections
             association.dul.kill_dul()
             with suppress(Exception):
@@ -112,7 +113,7 @@ def _bound_server(ae: AE, acceptor: "_Acceptor", host: str, port: int, bind_with
     deadline = time.monotonic() + bind_within_s
     while True:
         try:
-            server: _Server = ae.make_server(
+            server: Any = ae.make_server(
                 (host, port),
                 # the library wants one context; those of an association are set when it is requested
                 contexts=[build_context(VERIFICATION)],
@@ -126,7 +127,8 @@ def _bound_server(ae: AE, acceptor: "_Acceptor", host: str, port: int, bind_with
             time.sleep(0.1)
         else:
             server.acceptor = acceptor
-            return server
+            bound: _Server = server
+            return bound
 
 
 class _Acceptor:
@@ -146,7 +148,7 @@ class _Acceptor:
 
     def requested(self, event: evt.Event) -> None:
         """Decide on an association request before the library negotiates its presentation contexts."""
-        association = event.assoc
+        association: Any = event.assoc
         try:
             reject = self._admit(association)
         except Exception as error:  # noqa: BLE001 - the library would go on and accept
@@ -157,7 +159,7 @@ class _Acceptor:
             association.kill()  # as the library does after its own rejections: waits until the PDU is out
 
     def _admit(self, association: "_NodeAssociation") -> tuple[int, int, int] | None:
-        request = association.requestor.primitive
+        request: Any = association.requestor.primitive
         calling = str(request.calling_ae_title).strip()
         called = str(request.called_ae_title).strip()
         peer_host = _plain_address(association.requestor.address)
@@ -239,14 +241,15 @@ class _Handler(RequestHandler):
             self.request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         # without a limit a peer that stops in the middle of a PDU holds the reading thread for ever
         self.request.settimeout(self.ae.network_timeout)
-        association = super()._create_association()
+        association: Any = super()._create_association()
         association.__class__ = _NodeAssociation  # the library names its class inside the method
         association.node_acceptor = self.server.acceptor
         association.busy = threading.Lock()
         association.facts = None
         association.dul.socket.__class__ = _NodeSocket
         association.dul.daemon = True
-        return association
+        made: Association = association
+        return made
 
 
 class _NodeSocket(AssociationSocket):
@@ -256,11 +259,12 @@ class _NodeSocket(AssociationSocket):
         """Exactly `nr_bytes`, or fewer when the peer closed. Raises OSError on time-out or an absurd length."""
         if nr_bytes > _MAX_PDU_TAKEN_BYTES:
             raise OSError(f"PDU of {nr_bytes} bytes announced, {MAX_PDU_BYTES} were agreed")
+        connection: Any = self.socket
         buffer = bytearray(nr_bytes)
         view = memoryview(buffer)
         done = 0
         while done < nr_bytes:
-            count = self.socket.recv_into(view[done:])
+            count = connection.recv_into(view[done:])
             if count == 0:
                 view.release()
                 del buffer[done:]
@@ -269,7 +273,7 @@ class _NodeSocket(AssociationSocket):
         if nr_bytes > 6:
             # a sender with Nagle's algorithm waits for our ACK; a delayed one costs 40 ms per object
             with suppress(OSError, AttributeError):
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return buffer
 
 
@@ -295,7 +299,7 @@ class _NodeAssociation(Association):
         with self.busy:
             self._serve_store(msg, context_id)
 
-    def _serve_store(self, request: C_STORE, context_id: int) -> None:
+    def _serve_store(self, request: Any, context_id: int) -> None:
         """Answer one C-STORE request; every request gets an answer or an abort (PS3.7 section 9.1.1)."""
         context = self._accepted_cx.get(context_id)
         if context is None or request.MessageID is None or self.facts is None:
@@ -328,7 +332,7 @@ class _NodeAssociation(Association):
                 reason=comment,
                 calling_ae_title=self.facts.calling_ae_title,
             )
-        response = C_STORE()
+        response: Any = C_STORE()
         response.MessageIDBeingRespondedTo = request.MessageID
         if is_uid(sop_class_uid):
             response.AffectedSOPClassUID = sop_class_uid

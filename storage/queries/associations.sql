@@ -51,3 +51,14 @@ SELECT association_id, receiver, calling_ae_title, called_ae_title, peer_host, o
   FROM association JOIN study_association USING (association_id)
  WHERE study_instance_uid = %(study_instance_uid)s
  ORDER BY opened_at, association_id;
+
+-- brought --
+-- What an association brought of each study: Instances it was first with, and those in conflict.
+SELECT part.study_instance_uid,
+       count(*) FILTER (WHERE NOT is_conflict) AS new, count(*) FILTER (WHERE is_conflict) AS conflicts
+  FROM study_association AS part
+  LEFT JOIN instance ON instance.study_instance_uid = part.study_instance_uid
+                    AND instance.association_id = part.association_id
+ WHERE part.association_id = %(association_id)s
+ GROUP BY part.study_instance_uid
+ ORDER BY part.study_instance_uid;

@@ -1,0 +1,219 @@
+"""The requestor: C-STORE of files as they are, and C-ECHO."""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.uid import UID
+from pynetdicom import AE, _config, evt
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicom_node.dimse.contexts import VERIFICATION, proposed_contexts
+from dicom_node.dimse.part10 import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    FileHead,
+    NotPart10,
+    read_file_head,
+)
+from dicom_node.dimse.status import describe, is_stored
+from dicom_node.errors import DestinationRefused, DestinationUnreachable
+
+_config.STORE_SEND_CHUNKED_DATASET = True  # a file's encoded Dataset goes out as it is, piece by piece
+_config.LOG_HANDLER_LEVEL = "none"
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what went wrong is in the results
+
+CONNECT_TIMEOUT_S = 10.0
+
+#: (source, reason) of A-ASSOCIATE-RJ in words, PS3.8 Table 9-21
+_REJECT_REASONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognised",
+    (1, 7): "called AE title not recognised",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+
+
+class AssociationRejected(DestinationRefused):
+    """The peer rejected the association; `is_transient` as the peer says (congestion, limit)."""
+
+    def __init__(self, text: str, is_transient: bool) -> None:
+        super().__init__(text)
+        self.is_transient = is_transient
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """What became of one file. Exactly one of: stored; refused (by the peer, or not sendable); neither: unreachable."""
+
+    path: Path
+    sop_instance_uid: str
+    is_stored: bool
+    is_refused: bool
+    status: int | None  # of the C-STORE response, if there was one
+    reason: str  # empty when stored without a warning
+
+
+@dataclass(frozen=True)
+class EchoResult:
+    """Answer to C-ECHO: seconds it took, or None and why."""
+
+    seconds: float | None
+    reason: str = ""
+
+
+def send_files(
+    paths: Sequence[Path],
+    host: str,
+    port: int,
+    called_ae_title: str,
+    calling_ae_title: str,
+    on_progress: Callable[[SendResult], None] = lambda _result: None,
+    timeout_s: float = 60.0,
+) -> list[SendResult]:
+    """Send DICOM files by C-STORE, byte for byte, over one association.
+
+    Exactly the (SOP Class, Transfer Syntax) pairs of the files are proposed; more than 128 pairs take several
+    associations. `on_progress` is called after each file with its result, in the order of sending.
+    timeout_s : longest wait for an answer of the peer.
+    Returns one result per file, in order of sending. What the network or the peer does is in the results:
+    this function raises nothing for it.
+    """
+    results: list[SendResult] = []
+
+    def note(result: SendResult) -> None:
+        results.append(result)
+        on_progress(result)
+
+    sendable: list[tuple[Path, FileHead]] = []
+    for path in paths:
+        try:
+            sendable.append((path, read_file_head(path)))
+        except (NotPart10, OSError) as error:
+            note(_refused(path, "", None, str(error)))
+    groups = proposed_contexts([(head.sop_class_uid, head.transfer_syntax_uid) for _, head in sendable])
+    for contexts in groups:
+        pairs = {(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in contexts}
+        files = [(p, head) for p, head in sendable if (head.sop_class_uid, head.transfer_syntax_uid) in pairs]
+        left = iter(files)
+        try:
+            with _associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
+                for message_id, (path, head) in enumerate(left, 1):
+                    result = _send_one(association, path, head, message_id % 65536, f"{host}:{port}")
+                    note(result)
+                    if not (result.is_stored or result.is_refused):
+                        break
+            reason = f"{host}:{port} ended the association"
+            is_refused = False
+        except AssociationRejected as error:
+            reason, is_refused = str(error), not error.is_transient
+        except DestinationUnreachable as error:
+            reason, is_refused = str(error), False
+        for path, head in left:  # those not yet tried
+            note(SendResult(path, head.sop_instance_uid, False, is_refused, None, reason))
+    return results
+
+
+def _refused(path: Path, sop_instance_uid: str, status: int | None, reason: str) -> SendResult:
+    return SendResult(path, sop_instance_uid, False, True, status, reason)
+
+
+def _send_one(association: Any, path: Path, head: FileHead, message_id: int, peer: str) -> SendResult:
+    uid = head.sop_instance_uid
+    if not association.is_established:
+        return SendResult(path, uid, False, False, None, f"{peer} ended the association")
+    accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
+    if (head.sop_class_uid, head.transfer_syntax_uid) not in accepted:
+        sop_class, syntax = UID(head.sop_class_uid), UID(head.transfer_syntax_uid)
+        return _refused(path, uid, None, f"{peer} does not take {sop_class.name} ({sop_class}) in {syntax.name}")
+    try:
+        status = association.send_c_store(path, msg_id=message_id).get("Status")
+    except (OSError, ValueError, AttributeError, RuntimeError) as error:
+        if association.is_established:
+            return _refused(path, uid, None, f"cannot be sent: {error}")
+        return SendResult(path, uid, False, False, None, f"{peer} ended the association")
+    if status is None:
+        return SendResult(path, uid, False, False, None, f"{peer} gave no answer or cut the connection")
+    reason = describe(status) if status else ""
+    return SendResult(path, uid, is_stored(status), not is_stored(status), status, reason)
+
+
+def echo(
+    host: str, port: int, called_ae_title: str, calling_ae_title: str, timeout_s: float = CONNECT_TIMEOUT_S
+) -> EchoResult:
+    """C-ECHO over an association of its own. Raises nothing for what the network or the peer does."""
+    started = time.monotonic()
+    contexts = [build_context(VERIFICATION)]
+    try:
+        with _associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
+            if not association.accepted_contexts:
+                return EchoResult(None, f"{host}:{port} does not take Verification")
+            status = association.send_c_echo().get("Status")
+    except (DestinationRefused, DestinationUnreachable) as error:
+        return EchoResult(None, str(error))
+    except (RuntimeError, ValueError):  # the library's words for an association that ended in between
+        return EchoResult(None, f"{host}:{port} ended the association")
+    if status != 0:
+        return EchoResult(None, "no answer to C-ECHO" if status is None else f"C-ECHO: {describe(status)}")
+    return EchoResult(time.monotonic() - started)
+
+
+@contextmanager
+def _associated(
+    host: str,
+    port: int,
+    called_ae_title: str,
+    calling_ae_title: str,
+    contexts: list[PresentationContext],
+    timeout_s: float,
+) -> Iterator[Any]:
+    """An established association, released at the end. Raises AssociationRejected, DestinationUnreachable."""
+    ae = AE(calling_ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = min(CONNECT_TIMEOUT_S, timeout_s)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    try:
+        association = ae.associate(
+            host,
+            port,
+            contexts=contexts,
+            ae_title=called_ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _without_nagle)],
+        )
+    except (OSError, ValueError) as error:  # a name that is not known, an AE title that is none
+        raise DestinationUnreachable(f"{host}:{port} cannot be reached: {error}") from error
+    try:
+        if association.is_rejected:
+            answer: Any = association.acceptor.primitive
+            words = _REJECT_REASONS.get((answer.result_source, answer.diagnostic), "unknown reason")
+            raise AssociationRejected(
+                f"{host}:{port} ({called_ae_title}) rejected the association: {words}", answer.result == 2
+            )
+        if not association.is_established:
+            if association.rejected_contexts:  # the library aborts when nothing was accepted
+                names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
+                raise AssociationRejected(f"{host}:{port} ({called_ae_title}) takes none of: {names}", False)
+            raise DestinationUnreachable(f"{host}:{port} ({called_ae_title}) does not answer as a DICOM application")
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+        if association.is_established:
+            association.abort()
+
+
+def _without_nagle(event: evt.Event) -> None:
+    """Small last segments must not wait for the ACK of the one before."""
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

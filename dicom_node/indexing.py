@@ -1,0 +1,301 @@
+"""From the journal folder `incoming` to the file store and the index, in the scheduler's process.
+
+Everything here may happen twice: an entry leaves the journal only after its file is in the store and its rows are
+committed, and both of those are no work the second time. While the database is away the entries wait.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg_pool import ConnectionPool
+
+import storage.associations
+import storage.events
+import storage.instances
+from dicom_node.dimse.part10 import NotPart10, read_file_head
+from dicom_node.encoding.provenance import is_ours
+from dicom_node.reception import ENTRY_NAME
+from dicom_node.recognition.headers import UnreadableHeader, read_instance, series_header
+from storage.database import Connection
+from storage.files import FileStore
+from storage.records import Association, Instance
+
+log = structlog.get_logger()
+
+BATCH = 64
+
+#: errors of the database that are about one row, not about the database being away
+_ABOUT_THE_ROW = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the journal."""
+
+    path: Path
+    at: datetime
+    subject: str  # association id or receiver
+    kind: str  # dcm | opened.json | closed.json | started.json
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    entry: Entry
+    instance: Instance
+
+
+class _Unusable(Exception):
+    """One entry cannot be indexed; it goes to quarantine with this text as the reason."""
+
+
+def index_incoming(folder: Path, store: FileStore, pool: "ConnectionPool[Connection]", limit: int = 2000) -> int:
+    """Index what lies in the journal, in order; returns how many entries were taken out of it.
+
+    folder : Settings.incoming_dir. What cannot be parsed goes to `quarantine` beside it, with the reason, and holds
+        nothing else up.
+    limit : entries at most; when the answer equals it, more may be waiting.
+    Raises what psycopg raises while the database is away, and OSError when the store cannot be written; whatever is
+    not finished then stays in the journal.
+    """
+    done = 0
+    for batch in _batches(_entries(folder)[:limit]):
+        _index_batch(batch, folder.parent / "quarantine", store, pool)
+        done += len(batch)
+    return done
+
+
+def _entries(folder: Path) -> list[Entry]:
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []  # no receiver has started yet
+    found = []
+    for name in names:
+        match = ENTRY_NAME.fullmatch(name)
+        if match:
+            at = datetime.fromtimestamp(int(match["time_ns"]) / 1e9, UTC)
+            found.append(Entry(folder / name, at, match["subject"], match["kind"]))
+    return found
+
+
+def _batches(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Up to BATCH entries. A receiver's start stands alone, as what follows it is of another life of the receiver."""
+    batch: list[Entry] = []
+    for entry in entries:
+        if batch and (len(batch) == BATCH or entry.kind == "started.json"):
+            yield batch
+            batch = []
+        batch.append(entry)
+        if entry.kind == "started.json":
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "ConnectionPool[Connection]") -> None:
+    """Associations that opened, then objects study by study, then associations that ended; then forget the entries."""
+    done: list[Entry] = []
+    by_study: dict[str, list[_Parsed]] = {}
+
+    def set_aside(entry: Entry, reason: str) -> None:
+        _quarantine(entry, reason, quarantine, pool)
+
+    def note(kinds: tuple[str, ...]) -> None:
+        for entry in batch:
+            if entry.kind in kinds:
+                try:
+                    with pool.connection() as connection:
+                        _note(connection, entry)
+                except FileNotFoundError:
+                    continue  # another indexer was faster
+                except (ValueError, KeyError, TypeError, *_ABOUT_THE_ROW) as error:
+                    set_aside(entry, f"not a note of a receiver: {type(error).__name__}")
+                else:
+                    done.append(entry)
+
+    note(("started.json", "opened.json"))
+    for entry in batch:
+        if entry.kind == "dcm":
+            try:
+                parsed = _parse(entry, store)
+            except FileNotFoundError:
+                continue
+            except _Unusable as error:
+                set_aside(entry, str(error))
+            else:
+                by_study.setdefault(parsed.instance.study_instance_uid, []).append(parsed)
+    for objects in by_study.values():
+        try:
+            with pool.connection() as connection:
+                for parsed in objects:
+                    _add(connection, parsed)
+        except _ABOUT_THE_ROW:
+            _add_one_by_one(objects, set_aside, pool)
+        done += [parsed.entry for parsed in objects]
+    note(("closed.json",))
+    for entry in done:
+        entry.path.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------ objects
+
+
+def _parse(entry: Entry, store: FileStore) -> _Parsed:
+    """Read the header and put the file into the store. Raises _Unusable, OSError."""
+    try:
+        head = read_file_head(entry.path)
+        instance = read_instance(entry.path)
+        sha256 = _sha256(entry.path)
+    except (UnreadableHeader, NotPart10) as error:
+        raise _Unusable(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise _Unusable("the disk cannot read the file") from error
+        raise
+    except Exception as error:
+        raise _Unusable(f"header cannot be read: {type(error).__name__}") from error
+    if head.sop_instance_uid != instance.sop_instance_uid:
+        raise _Unusable(
+            f"sent as SOP Instance {head.sop_instance_uid}, but its Dataset says {instance.sop_instance_uid}"
+        )
+    return _Parsed(
+        entry,
+        replace(
+            instance,
+            sha256=sha256,
+            path=store.put_file(entry.path, sha256, ".dcm"),
+            association_id=entry.subject,
+            received_at=entry.at,
+        ),
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _add(connection: Connection, parsed: _Parsed) -> None:
+    """Insert one object, with a sample header if its series has none yet."""
+    instance = parsed.instance
+    header: Mapping[str, Any] = {}
+    if storage.instances.needs_header(connection, instance.study_instance_uid, instance.series_instance_uid):
+        try:
+            header = series_header(parsed.entry.path)
+        except UnreadableHeader as error:
+            log.warning("series without a header", series=instance.series_instance_uid, reason=str(error))
+    instance = replace(instance, is_ours=is_ours(instance.attributes) or is_ours(header))  # loop guard
+    description = str(instance.attributes.get("StudyDescription") or "")
+    added = storage.instances.add(connection, instance, header, description)
+    if added.outcome == "conflict":
+        storage.events.add(
+            connection,
+            instance.study_instance_uid,
+            "conflict",
+            f"SOP Instance {instance.sop_instance_uid} came again with other bytes; both are kept, the first is used",
+            {"sop_instance_uid": instance.sop_instance_uid, "sha256": instance.sha256},
+        )
+
+
+def _add_one_by_one(objects: list[_Parsed], set_aside: Any, pool: "ConnectionPool[Connection]") -> None:
+    """After a batch was refused by the database: find the row that it cannot take, and keep the others."""
+    for parsed in objects:
+        try:
+            with pool.connection() as connection:
+                _know_association(connection, parsed)
+                _add(connection, parsed)
+        except _ABOUT_THE_ROW as error:
+            set_aside(parsed.entry, f"the database cannot take its header: {type(error).__name__}")
+
+
+def _know_association(connection: Connection, parsed: _Parsed) -> None:
+    """An object whose association the database has forgotten (it was restored from a copy, say) is kept all the same."""
+    storage.associations.opened(
+        connection,
+        Association(parsed.entry.subject, "", "", "", "", parsed.entry.at, parsed.entry.at, "lost", 0),
+    )
+
+
+# ------------------------------------------------------------------ associations
+
+
+def _note(connection: Connection, entry: Entry) -> None:
+    """Put one note of a receiver into the database, with its event."""
+    facts = json.loads(entry.path.read_text("utf-8"))
+    if entry.kind == "opened.json":
+        storage.associations.opened(
+            connection,
+            Association(
+                association_id=facts["association_id"],
+                receiver=facts["receiver"],
+                calling_ae_title=facts["calling_ae_title"],
+                called_ae_title=facts["called_ae_title"],
+                peer_host=facts["peer_host"],
+                opened_at=datetime.fromtimestamp(facts["opened_at_ns"] / 1e9, UTC),
+                closed_at=None,
+                state="open",
+                stored=0,
+            ),
+        )
+    elif entry.kind == "closed.json":
+        _close(connection, facts["association_id"], facts["state"], entry.at, int(facts["stored"]))
+    else:
+        for association_id in storage.associations.mark_lost(connection, facts["receiver"]):
+            _tell_end(connection, association_id, "lost: the receiver stopped", None)
+
+
+def _close(connection: Connection, association_id: str, state: str, at: datetime, stored: int) -> None:
+    before = storage.associations.get(connection, association_id)
+    storage.associations.closed(connection, association_id, state, at, stored)
+    if before is not None and before.state in ("open", "lost"):  # else it was told before
+        _tell_end(connection, association_id, state, stored)
+
+
+def _tell_end(connection: Connection, association_id: str, state: str, stored: int | None) -> None:
+    """One event per study that the association brought something of."""
+    association = storage.associations.get(connection, association_id)
+    if association is None:
+        return
+    brought = storage.associations.brought(connection, association_id)
+    again = None if stored is None else max(0, stored - sum(b.new + b.conflicts for b in brought))
+    for study in brought:
+        text = (
+            f"association from {association.calling_ae_title} ({association.peer_host}) {state}: "
+            f"{study.new} new, {study.conflicts} in conflict"
+        )
+        if again:
+            text += f", {again} already here or in quarantine"
+        storage.events.add(
+            connection,
+            study.study_instance_uid,
+            "association",
+            text,
+            {"association_id": association_id, "new": study.new, "conflicts": study.conflicts, "again": again},
+        )
+
+
+# ------------------------------------------------------------------ quarantine
+
+
+def _quarantine(entry: Entry, reason: str, folder: Path, pool: "ConnectionPool[Connection]") -> None:
+    """Move an entry aside with a reason file, and say so. Idempotent up to a repeated event."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"file": entry.path.name, "received_at": entry.at.isoformat(), "source": entry.subject, "reason": reason}
+    (folder / f"{entry.path.name}.reason.json").write_text(json.dumps(facts))
+    with pool.connection() as connection:
+        storage.events.add(connection, None, "quarantine", f"{entry.path.name} set aside: {reason}", facts)
+    try:
+        os.replace(entry.path, folder / entry.path.name)
+    except FileNotFoundError:
+        return  # another indexer was faster
+    log.warning("set aside", entry=entry.path.name, reason=reason)
