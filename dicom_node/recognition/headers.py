@@ -8,13 +8,14 @@ from pydicom.datadict import tag_for_keyword
 
 from dicom_node.recognition.frames import frame_values, has_functional_groups
 from dicom_node.recognition.json_header import is_kept, series_header
-from dicom_node.recognition.parsing import UnreadableHeader, parse_elements
+from dicom_node.recognition.parsing import NotDicom, UnreadableHeader, is_part10, parse_elements
 from dicom_node.recognition.values import ElementValues, age_years, plain_text, valid_uid, whole
 from storage.records import Instance
 
 __all__ = [
     "FRAME_KEYS",
     "INSTANCE_KEYWORDS",
+    "NotDicom",
     "UnreadableHeader",
     "is_kept",
     "read_instance",
@@ -100,6 +101,7 @@ FRAME_KEYS: tuple[str, ...] = ("FramePositions", "FrameContrastPhases")
 
 _UIDS = {"StudyInstanceUID": 0x0020000D, "SeriesInstanceUID": 0x0020000E, "SOPInstanceUID": 0x00080018}
 _SOP_CLASS = 0x00080016
+_MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 def _tag(keyword: str) -> int:
@@ -130,19 +132,29 @@ def read_instance(path: Path) -> Instance:
     path : a DICOM file (PS3.10), or a bare Dataset.
     Returns an Instance with `path` and `sha256` empty, for the caller to set; `attributes` holds those of
     INSTANCE_KEYWORDS that were there and readable, as JSON values; for multi-frame objects also FRAME_KEYS.
-    Raises UnreadableHeader naming the element if a UID that identifies the Instance is missing or invalid.
+    Raises UnreadableHeader naming the element if a UID that identifies the Instance is missing or invalid,
+    and of its kinds NotDicom for files that never were an Instance.
     """
     path = Path(path)
-    dataset = parse_elements(path, _LAST_TAG, _TAGS)
+    try:
+        dataset = parse_elements(path, _LAST_TAG, _TAGS)
+    except UnreadableHeader as error:
+        if not is_part10(path):
+            raise NotDicom(f"{path.name}: not a DICOM file") from error
+        raise
     values = ElementValues(dataset)
+    meta = getattr(dataset, "file_meta", None)
+    if _meta_text(meta, "MediaStorageSOPClassUID") == _MEDIA_STORAGE_DIRECTORY:
+        raise NotDicom(f"{path.name}: a DICOMDIR, not an Instance")
     uids: dict[str, str] = {}
     for keyword, tag in _UIDS.items():
         uid = values.text(tag)
         if uid is None or not valid_uid(uid):
             what = "is missing" if not uid else "is not a valid UID"
+            if not is_part10(path) and keyword == "StudyInstanceUID":
+                raise NotDicom(f"{path.name}: not a DICOM file")
             raise UnreadableHeader(f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X}) {what}")
         uids[keyword] = uid
-    meta = getattr(dataset, "file_meta", None)
     sop_class = values.text(_SOP_CLASS) or _meta_text(meta, "MediaStorageSOPClassUID")
     if sop_class is None or not valid_uid(sop_class):
         raise UnreadableHeader("SOPClassUID (0008,0016) is missing or is not a valid UID")

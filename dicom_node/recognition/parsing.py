@@ -10,8 +10,12 @@ from pydicom.filereader import read_partial
 from dicom_node.errors import NodeError
 
 
-class UnreadableHeader(NodeError):  # noqa: N818 - named like its siblings in errors.py
+class UnreadableHeader(NodeError):
     """The bytes are no usable DICOM Instance; the text names the element or the place."""
+
+
+class NotDicom(UnreadableHeader):
+    """No Instance at all: another kind of file, or a DICOMDIR."""
 
 
 def _is_part10(file: BinaryIO) -> bool:
@@ -19,6 +23,12 @@ def _is_part10(file: BinaryIO) -> bool:
     found = file.read(4) == b"DICM"
     file.seek(0)
     return found
+
+
+def is_part10(path: Path) -> bool:
+    """Whether the file has the preamble and prefix of PS3.10 section 7.1."""
+    with path.open("rb") as file:
+        return _is_part10(file)
 
 
 def parse_elements(path: Path, last_tag: int, tags: Iterable[int] | None = None) -> Dataset:

@@ -28,8 +28,7 @@ def decoded(value: bytes, encodings: list[str]) -> str:
     """Text of any element, never failing: declared character set, else UTF-8, GB 2312, Latin-1."""
     if value.isascii() and b"\x1b" not in value:
         return value.decode("ascii")
-    declared = encodings and set(encodings) != {"iso8859"} and encodings[0] != "latin_1"
-    if declared:
+    if set(encodings) - {"iso8859", "latin_1"}:  # those two are what senders of other texts declare, too
         try:
             return charset.decode_bytes(value, encodings, set())
         except (LookupError, ValueError):
