@@ -333,7 +333,7 @@ def send(
     with _progress() as progress:
         task = progress.add_task("C-STORE", total=len(files))
         outcomes = send_files(files, host, int(port), aec, aet, on_progress=lambda *_: progress.advance(task))
-    failed = [outcome for outcome in outcomes if not outcome.delivered]
+    failed = [outcome for outcome in outcomes if not outcome.is_stored]
     out.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} objects stored")
     for outcome in failed[:5]:
         err.print(f"{outcome.path}: {outcome.reason}", markup=False)

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dicom_node.dimse.scu import send_files
-from dicom_node.dimse.standin import StandInPacs
+from dicom_node.dimse.standin import KeptObject, StandInPacs
 from dicom_node.errors import NodeError
 from models.phantoms import PHANTOMS
 from pipelines.catalogue import PIPELINES
@@ -56,10 +56,9 @@ def run_demo(names: Sequence[str] | None, out_dir: Path) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="dicom-node-demo-") as folder, Progress(*columns, console=out) as progress:
         Path(folder).chmod(0o711)  # the embedded PostgreSQL of a root user runs as another user
-        with (
-            StandInPacs(out_dir / "pacs", ae_title="PACS") as pacs,
-            _running_node(Path(folder), pacs, names, progress) as port,
-        ):
+        shutil.rmtree(out_dir / "pacs", ignore_errors=True)
+        pacs = StandInPacs(out_dir / "pacs", ae_title="PACS")
+        with pacs.running() as pacs_port, _running_node(Path(folder), pacs_port, names, progress) as port:
             for name in names:
                 shown.append(_show(name, port, pacs, out_dir, progress))
     _print(shown, out_dir)
@@ -79,28 +78,25 @@ def _show(name: str, port: int, pacs: StandInPacs, out_dir: Path, progress: Prog
         files, "127.0.0.1", port, "LIVERNODE", "DEMO", on_progress=lambda *_: progress.advance(sending)
     )
     sent_s = time.monotonic() - started
-    refused = [outcome for outcome in outcomes if not outcome.delivered]
+    refused = [outcome for outcome in outcomes if not outcome.is_stored]
     if refused:
         return Shown(name, len(outcomes) - len(refused), sent_s, (), None, f"not stored: {refused[0].reason}")
 
     study = str(pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
     waiting = progress.add_task(f"{name}: wait for SR and SEG", total=2)
     last = time.monotonic()
-    arrived = pacs.wait_for(
-        lambda objects: len(_results(objects, study)) >= 2,
-        timeout_s=RESULT_TIMEOUT_S,
-    )
-    results = _results(pacs.objects(), study)
+    before = len([item for item in pacs.kept if item.study_instance_uid != study])
+    results = _results(pacs.wait_for(before + 2, RESULT_TIMEOUT_S), study)
     progress.update(waiting, completed=len(results))
     back_after_s = time.monotonic() - last
     kinds = tuple(sorted(CLASS_NAMES[item.sop_class_uid] for item in results))
-    if not arrived:
+    if len(results) < 2:
         return Shown(name, len(files), sent_s, kinds, None, f"only {kinds or 'nothing'} after {RESULT_TIMEOUT_S:.0f} s")
-    _draw(name, files, [item.path for item in results], out_dir)
+    _draw(name, files, [item.path for item in results if item.path is not None], out_dir)
     return Shown(name, len(files), sent_s, kinds, back_after_s, "")
 
 
-def _results(objects: Sequence, study: str) -> list:  # type: ignore[type-arg]
+def _results(objects: Sequence[KeptObject], study: str) -> list[KeptObject]:
     return [item for item in objects if item.study_instance_uid == study and item.sop_class_uid in CLASS_NAMES]
 
 
@@ -131,7 +127,7 @@ def _referenced_series(report: pydicom.Dataset) -> set[str]:
 
 
 @contextmanager
-def _running_node(folder: Path, pacs: StandInPacs, names: Sequence[str], progress: Progress) -> Iterator[int]:
+def _running_node(folder: Path, pacs_port: int, names: Sequence[str], progress: Progress) -> Iterator[int]:
     """A node with its rules in force; yields its DICOM port."""
     starting = progress.add_task("start PostgreSQL, Valkey, receiver, scheduler, workers", total=1)
     ports = ["--dicom-port", "0", "--console-port", "0"]
@@ -143,7 +139,7 @@ def _running_node(folder: Path, pacs: StandInPacs, names: Sequence[str], progres
     try:
         port = _wait_ready(process, log_file)
         rules = folder / "rules.yaml"
-        rules.write_text(_rules(names, pacs))
+        rules.write_text(_rules(names, pacs_port))
         subprocess.run(
             [sys.executable, "-m", "dicom_node", "rules", "import", str(rules), "--data-dir", str(folder / "node")],
             check=True,
@@ -173,9 +169,9 @@ def _wait_ready(process: subprocess.Popen[bytes], log_file: Path) -> int:
     raise NodeError(f"the node did not start; its log ends:\n{log_file.read_text(errors='replace')[-2000:]}")
 
 
-def _rules(names: Sequence[str], pacs: StandInPacs) -> str:
+def _rules(names: Sequence[str], pacs_port: int) -> str:
     lines = ["senders:", "  - {ae_title: DEMO, host: 127.0.0.0/8}", "destinations:"]
-    lines.append(f"  pacs: {{type: dimse, host: 127.0.0.1, port: {pacs.port}, ae_title: PACS}}")
+    lines.append(f"  pacs: {{type: dimse, host: 127.0.0.1, port: {pacs_port}, ae_title: PACS}}")
     lines.append("rules:")
     for name in names:
         condition = f"{{attribute: Modality, equals: {PIPELINES[name].modality}}}"

@@ -107,10 +107,10 @@ def _destinations(settings: Settings) -> Iterator[Check]:
     for name, destination in load_configuration(current.document).destinations.items():
 
         def answers(destination=destination) -> str:  # type: ignore[no-untyped-def]
-            seconds = echo(destination.host, destination.port, destination.ae_title, settings.ae_title)
-            if not isinstance(seconds, float):
-                raise NodeError(str(seconds))
-            return f"C-ECHO answered in {seconds * 1000:.0f} ms"
+            answer = echo(destination.host, destination.port, destination.ae_title, settings.ae_title)
+            if answer.seconds is None:
+                raise NodeError(answer.reason)
+            return f"C-ECHO answered in {answer.seconds * 1000:.0f} ms"
 
         yield _examined(f"destination {name}", answers)
 

@@ -21,7 +21,7 @@ from psycopg_pool import ConnectionPool
 import storage.associations
 import storage.events
 import storage.instances
-from dicom_node.dimse.part10 import NotPart10, read_file_head
+from dicom_node.dimse.part10 import NotPart10Error, read_file_head
 from dicom_node.encoding.provenance import is_ours
 from dicom_node.reception import ENTRY_NAME
 from dicom_node.recognition.headers import UnreadableHeader, read_instance, series_header
@@ -53,7 +53,7 @@ class _Parsed:
     instance: Instance
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     """One entry cannot be indexed; it goes to quarantine with this text as the reason."""
 
 
@@ -127,14 +127,22 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
     for entry in batch:
         if entry.kind == "dcm":
             try:
-                parsed = _parse(entry, store)
+                parsed = _parse(entry)
             except FileNotFoundError:
                 continue
-            except _Unusable as error:
+            except _UnusableError as error:
                 set_aside(entry, str(error))
             else:
                 by_study.setdefault(parsed.instance.study_instance_uid, []).append(parsed)
     for objects in by_study.values():
+        try:
+            paths = store.put_files([(parsed.entry.path, parsed.instance.sha256) for parsed in objects])
+        except FileNotFoundError:
+            continue  # another indexer took one of them: what it did not take is seen again next time
+        objects[:] = [
+            replace(parsed, instance=replace(parsed.instance, path=path))
+            for parsed, path in zip(objects, paths, strict=True)
+        ]
         try:
             with pool.connection() as connection:
                 for parsed in objects:
@@ -150,34 +158,25 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
 # ------------------------------------------------------------------ objects
 
 
-def _parse(entry: Entry, store: FileStore) -> _Parsed:
-    """Read the header and put the file into the store. Raises _Unusable, OSError."""
+def _parse(entry: Entry) -> _Parsed:
+    """Read header and digest of one object; its path in the store is not known yet. Raises _UnusableError, OSError."""
     try:
         head = read_file_head(entry.path)
         instance = read_instance(entry.path)
         sha256 = _sha256(entry.path)
-    except (UnreadableHeader, NotPart10) as error:
-        raise _Unusable(str(error)) from error
+    except (UnreadableHeader, NotPart10Error) as error:
+        raise _UnusableError(str(error)) from error
     except OSError as error:
         if error.errno == errno.EIO:
-            raise _Unusable("the disk cannot read the file") from error
+            raise _UnusableError("the disk cannot read the file") from error
         raise
     except Exception as error:
-        raise _Unusable(f"header cannot be read: {type(error).__name__}") from error
+        raise _UnusableError(f"header cannot be read: {type(error).__name__}") from error
     if head.sop_instance_uid != instance.sop_instance_uid:
-        raise _Unusable(
+        raise _UnusableError(
             f"sent as SOP Instance {head.sop_instance_uid}, but its Dataset says {instance.sop_instance_uid}"
         )
-    return _Parsed(
-        entry,
-        replace(
-            instance,
-            sha256=sha256,
-            path=store.put_file(entry.path, sha256, ".dcm"),
-            association_id=entry.subject,
-            received_at=entry.at,
-        ),
-    )
+    return _Parsed(entry, replace(instance, sha256=sha256, association_id=entry.subject, received_at=entry.at))
 
 
 def _sha256(path: Path) -> str:
@@ -219,7 +218,7 @@ def _add_one_by_one(objects: list[_Parsed], set_aside: Any, pool: "ConnectionPoo
 
 
 def _know_association(connection: Connection, parsed: _Parsed) -> None:
-    """An object whose association the database has forgotten (it was restored from a copy, say) is kept all the same."""
+    """An object whose association the database has forgotten (it was restored from a copy) is kept all the same."""
     storage.associations.opened(
         connection,
         Association(parsed.entry.subject, "", "", "", "", parsed.entry.at, parsed.entry.at, "lost", 0),

@@ -112,7 +112,7 @@ def deliver(node: Node, destination_name: str) -> None:
             return
         destination = node.configuration().destination(destination_name)
         if destination is None:
-            _note_all(node, batch, Outcome.refused(None, f"destination {destination_name} is not configured"))
+            _note_all(node, batch, Outcome.refused(None, f"destination {destination_name} is not in the rules"))
             continue
         send(
             destination,

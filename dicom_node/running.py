@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,17 +32,21 @@ def _network() -> str:
     return os.readlink("/proc/self/ns/net")
 
 
-def announce(settings: Settings, dicom_port: int, console_port: int) -> Path:
-    """Write the note of this process; remove the file when it ends."""
+@contextmanager
+def announced(settings: Settings) -> Iterator[None]:
+    """Leave the note of this process while the block lasts."""
     data_dir = str(settings.data_dir.resolve())
-    note = RunningNode(os.getpid(), data_dir, dicom_port, console_port, _network())
+    note = RunningNode(os.getpid(), data_dir, settings.dicom_port, settings.console_port, _network())
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(data_dir.encode()).hexdigest()[:16]}.json"
     aside = path.with_suffix(f".{os.getpid()}")
     aside.write_text(json.dumps(asdict(note)))
     os.replace(aside, path)
-    return path
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def running_nodes() -> list[RunningNode]:

@@ -4,7 +4,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
+
+from pydicom import dcmread
 
 from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.requests import StoreRequest
@@ -21,6 +25,12 @@ class KeptObject:
     calling_ae_title: str
     file_bytes: bytes = field(repr=False)
     path: Path | None  # where it lies, if a folder was given
+
+    @cached_property
+    def study_instance_uid(self) -> str:
+        """Study Instance UID in the object's data set."""
+        header = dcmread(BytesIO(self.file_bytes), specific_tags=["StudyInstanceUID"], stop_before_pixels=True)
+        return str(header.get("StudyInstanceUID", ""))
 
 
 class StandInPacs:

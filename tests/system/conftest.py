@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nodes import RunningNode
+from nodes import Pacs, RunningNode
 
 from dicom_node.dimse.standin import StandInPacs
 from models.phantoms import PHANTOMS
@@ -17,14 +17,15 @@ def phantom_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pacs() -> Iterator[StandInPacs]:
+def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
     """A PACS that records."""
-    with StandInPacs(None, ae_title="PACS") as pacs:
-        yield pacs
+    stand_in = StandInPacs(tmp_path_factory.mktemp("pacs"), ae_title="PACS")
+    with stand_in.running() as port:
+        yield Pacs(stand_in, port)
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, pacs: StandInPacs) -> Iterator[RunningNode]:
+def node(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[RunningNode]:
     """A node with embedded servers and its rules in force."""
     node = RunningNode(tmp_path_factory.mktemp("node"), pacs).start()
     node.import_rules()

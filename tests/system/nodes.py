@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import psycopg
 import pydicom
 from pydicom.uid import UID
 
-from dicom_node.dimse.standin import StandInPacs
+from dicom_node.dimse.standin import KeptObject, StandInPacs
 from dicom_node.settings import Settings
 from dicom_node.up import with_server_urls
 
@@ -32,10 +33,22 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> ob
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
+@dataclass(frozen=True)
+class Pacs:
+    """The stand-in PACS and its port."""
+
+    stand_in: StandInPacs
+    port: int
+
+    def of_study(self, study: str) -> list[KeptObject]:
+        """What arrived for a study, in order; an object sent twice is there twice."""
+        return [item for item in self.stand_in.kept if item.study_instance_uid == study]
+
+
 class RunningNode:
     """`dicom-node up` on free ports with a rule that sends every CT's results to the stand-in PACS."""
 
-    def __init__(self, folder: Path, pacs: StandInPacs, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, pacs: Pacs, environment: dict[str, str] | None = None) -> None:
         self.folder, self.pacs = folder, pacs
         self.log = folder / "node.log"
         self.environment = os.environ | {"XDG_STATE_HOME": str(folder / "state")} | (environment or {})
@@ -95,11 +108,7 @@ class RunningNode:
 
     def results_at_pacs(self, study: str) -> list[str]:
         """SOP Class UIDs of the study's distinct results at the PACS."""
-        found = {
-            item.sop_instance_uid: item.sop_class_uid
-            for item in self.pacs.objects()
-            if item.study_instance_uid == study
-        }
+        found = {item.sop_instance_uid: item.sop_class_uid for item in self.pacs.of_study(study)}
         return sorted(found.values())
 
     def wait_for_results(self, study: str, seconds: float = 90) -> None:

@@ -28,7 +28,7 @@ def free_port() -> int:
 def debian_postgres(folder: Path) -> Iterator[str]:
     """Debian's PostgreSQL; yields its URL."""
     newest = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    server = EmbeddedPostgres(folder / "postgres", bin_dir=newest)
+    server = EmbeddedPostgres(folder / "postgres", bin=newest)
     server.start()
     try:
         yield server.url

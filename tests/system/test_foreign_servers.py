@@ -4,14 +4,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from nodes import RunningNode, all_files, clone, wait_until
+from nodes import Pacs, RunningNode, all_files, clone, wait_until
 from servers import debian_orthanc, debian_postgres, debian_rabbitmq
-
-from dicom_node.dimse.standin import StandInPacs
 
 
 def test_postgresql_rabbitmq_and_orthanc(
-    phantom_case: Path, tmp_path: Path, pacs: StandInPacs, required_tool: Callable[[str], str]
+    phantom_case: Path, tmp_path: Path, pacs: Pacs, required_tool: Callable[[str], str]
 ) -> None:
     for tool in ("/usr/lib/postgresql/15/bin/postgres", "rabbitmq-server", "Orthanc", "storescu"):
         required_tool(tool)

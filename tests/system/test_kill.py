@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nodes import RunningNode, all_files, clone, wait_until
+from nodes import Pacs, RunningNode, all_files, clone, wait_until
 
-from dicom_node.dimse.scu import send_files
-from dicom_node.dimse.standin import StandInPacs
+from dicom_node.dimse.scu import SendResult, send_files
 from storage.files import sha256_of
 
 
 @pytest.fixture
-def node(tmp_path: Path, pacs: StandInPacs) -> Iterator[RunningNode]:
+def node(tmp_path: Path, pacs: Pacs) -> Iterator[RunningNode]:
     node = RunningNode(tmp_path, pacs).start()
     node.import_rules()
     yield node
@@ -33,14 +32,14 @@ class Sender:
         while self.todo:
             outcomes = send_files(self.todo, "127.0.0.1", self.node.port, "LIVERNODE", "MODALITY",
                                   on_progress=self._progress)  # fmt: skip
-            stored = {item.path for item in outcomes if item.delivered}
+            stored = {item.path for item in outcomes if item.is_stored}
             self.todo = [file for file in self.todo if file not in stored]
             if self.todo:
                 threading.Event().wait(0.3)
 
-    def _progress(self, outcome: object) -> None:
-        if outcome.delivered and outcome.path not in self.acknowledged:  # type: ignore[attr-defined]
-            self.acknowledged.append(outcome.path)  # type: ignore[attr-defined]
+    def _progress(self, outcome: SendResult) -> None:
+        if outcome.is_stored and outcome.path not in self.acknowledged:
+            self.acknowledged.append(outcome.path)
 
     def finish(self) -> None:
         self.thread.join(90)

@@ -12,7 +12,7 @@ from dicom_node.dimse.scu import send_files
 
 
 def send(node: RunningNode, files: list[Path], calling: str = "MODALITY") -> list[bool]:
-    return [item.delivered for item in send_files(files, "127.0.0.1", node.port, "LIVERNODE", calling)]
+    return [item.is_stored for item in send_files(files, "127.0.0.1", node.port, "LIVERNODE", calling)]
 
 
 def test_two_associations_give_one_job_and_one_set_of_results(
@@ -27,7 +27,7 @@ def test_two_associations_give_one_job_and_one_set_of_results(
     node.wait_for_results(study)
     assert [state for state, _ in node.jobs(study)] == ["done"]
 
-    report = next(item for item in node.pacs.objects() if item.study_instance_uid == study and item.sop_class_uid == SR)
+    report = next(item for item in node.pacs.of_study(study) if item.sop_class_uid == SR)
     dataset = pydicom.dcmread(report.path)
     evidence = {
         str(instance.ReferencedSOPInstanceUID)
@@ -53,12 +53,12 @@ def test_sending_again_gives_nothing_new(node: RunningNode, phantom_case: Path, 
     study, series = clone(phantom_case, tmp_path, "again")
     assert all(send(node, list(all_files(series))))
     node.wait_for_results(study)
-    before = len(node.pacs.objects())
+    before = len(node.pacs.stand_in.kept)
     assert all(send(node, list(all_files(series))))
     other, other_series = clone(phantom_case, tmp_path / "other", "after again")
     assert all(send(node, list(all_files(other_series))))
     node.wait_for_results(other)  # by now a second run of the first would have come
-    assert len(node.pacs.objects()) == before + 2
+    assert len(node.pacs.stand_in.kept) == before + 2
     assert len(node.jobs(study)) == 1
 
 
@@ -78,7 +78,7 @@ def test_results_that_come_back_start_nothing(node: RunningNode, phantom_case: P
     study, series = clone(phantom_case, tmp_path, "loop")
     assert all(send(node, list(all_files(series))))
     node.wait_for_results(study)
-    results = [item.path for item in node.pacs.objects() if item.study_instance_uid == study]
+    results = [item.path for item in node.pacs.of_study(study) if item.path is not None]
     assert all(send(node, results))
     wait_until(
         lambda: node.command("why", study).stdout.count("made by this node") >= 1, 20, "our own objects recognised"
