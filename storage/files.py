@@ -5,11 +5,14 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 _CHUNK_BYTES = 1 << 20
 _ASIDE = ".aside"
+_SYNCS_AT_ONCE = 16
 
 
 class FileStore(Protocol):
@@ -17,6 +20,9 @@ class FileStore(Protocol):
 
     def put_file(self, source: Path, sha256: str, suffix: str = ".dcm") -> str:
         """Keep a file's bytes durably and return the relative path; the source stays where it is."""
+
+    def put_files(self, sources: Sequence[tuple[Path, str]], suffix: str = ".dcm") -> list[str]:
+        """Keep many files, given with their SHA-256, for less than one by one; relative paths in the same order."""
 
     def put_bytes(self, data: bytes, sha256: str, suffix: str = ".dcm") -> str:
         """Keep bytes durably and return the relative path."""
@@ -43,23 +49,34 @@ class FolderStore:
         The source may be removed afterwards, but must never be written to again: it may be the same file.
         Idempotent. Raises OSError (ENOSPC and the like) with nothing changed in the store.
         """
-        relative = _relative(sha256, suffix)
-        target = self._root / relative
-        size_bytes = source.stat().st_size
-        if _is_there(target, size_bytes):
-            self._sync_folders(target)
-            return relative
-        aside = self._aside / uuid.uuid4().hex
+        return self.put_files([(source, sha256)], suffix)[0]
+
+    def put_files(self, sources: Sequence[tuple[Path, str]], suffix: str = ".dcm") -> list[str]:
+        """Keep many files (path, SHA-256) as `put_file` does; all are durable on return.
+
+        Step by step for all of them, and every step's fsyncs at one time: a journaling file system commits those
+        together. Raises OSError; files already in place then stay, and putting them again is no work.
+        """
+        relatives = [_relative(sha256, suffix) for _, sha256 in sources]
+        targets = [self._root / relative for relative in relatives]
+        asides: dict[Path, Path] = {}  # target -> where its bytes wait
         try:
-            try:
-                os.link(source, aside)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(source, aside)
-            _sync_file(aside)
-            self._publish(aside, target)
+            for (source, _), target in zip(sources, targets, strict=True):
+                if target not in asides and not _is_there(target, source.stat().st_size):
+                    asides[target] = self._aside / uuid.uuid4().hex
+                    try:
+                        os.link(source, asides[target])
+                    except OSError:  # another file system, or one without hard links
+                        shutil.copyfile(source, asides[target])
+            _at_once(_sync_file, list(asides.values()))
+            for target, aside in asides.items():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(aside, target)
+            self._sync_folders(*targets)
         finally:
-            aside.unlink(missing_ok=True)
-        return relative
+            for aside in asides.values():
+                aside.unlink(missing_ok=True)
+        return relatives
 
     def put_bytes(self, data: bytes, sha256: str, suffix: str = ".dcm") -> str:
         """Keep bytes; the same bytes again are no work. Raises OSError with nothing changed in the store."""
@@ -109,10 +126,10 @@ class FolderStore:
         os.replace(aside, target)
         self._sync_folders(target)
 
-    def _sync_folders(self, target: Path) -> None:
+    def _sync_folders(self, *targets: Path) -> None:
         # All levels each time: another process may have made a folder and not have got as far as syncing its parent.
-        for folder in (target.parent, target.parent.parent, self._root):
-            sync_folder(folder)
+        folders = {target.parent for target in targets} | {target.parent.parent for target in targets}
+        _at_once(sync_folder, [*folders, self._root])
 
 
 def sha256_of(path: Path) -> str:
@@ -147,6 +164,16 @@ def _is_there(target: Path, size_bytes: int) -> bool:
         return target.stat().st_size == size_bytes
     except FileNotFoundError:
         return False
+
+
+def _at_once(sync: Callable[[Path], None], paths: Sequence[Path]) -> None:
+    """Call `sync` for all paths, several at a time where there are many. Raises the first OSError."""
+    if len(paths) <= 4:
+        for path in paths:
+            sync(path)
+        return
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:
+        list(threads.map(sync, paths))
 
 
 def _sync_file(path: Path) -> None:

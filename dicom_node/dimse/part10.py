@@ -50,22 +50,22 @@ class FileHead:
     dataset_offset: int  # bytes from the start of the file
 
 
-class NotPart10(NodeError):
+class NotPart10Error(NodeError):
     """The file has no File Meta Information that names its object; the text says what is missing."""
 
 
 def read_file_head(path: Path) -> FileHead:
-    """Read File Meta Information only. Raises NotPart10, OSError."""
+    """Read File Meta Information only. Raises NotPart10Error, OSError."""
     with path.open("rb") as file:
         start = file.read(len(_PREAMBLE) + _MAX_META_BYTES)
     if start[128:132] != b"DICM":
-        raise NotPart10(f"{path.name}: no DICOM file (PS3.10)")
+        raise NotPart10Error(f"{path.name}: no DICOM file (PS3.10)")
     values, offset = _meta_values(start)
     try:
         return FileHead(values[0x0002], values[0x0003], values[0x0010], offset)
     except KeyError as error:
         missing = int(error.args[0])
-        raise NotPart10(f"{path.name}: File Meta Information lacks (0002,{missing:04X})") from None
+        raise NotPart10Error(f"{path.name}: File Meta Information lacks (0002,{missing:04X})") from None
 
 
 def _meta_values(start: bytes) -> tuple[dict[int, str], int]:

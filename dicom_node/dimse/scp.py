@@ -28,8 +28,8 @@ from dicom_node.dimse.status import (
     INVALID_SOP_INSTANCE,
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
-    AbortAssociation,
-    Refused,
+    AbortAssociationError,
+    RefusedError,
     describe,
     status_of,
 )
@@ -320,7 +320,7 @@ class _NodeAssociation(Association):
                 )
             )
             status, comment = SUCCESS, ""
-        except AbortAssociation:
+        except AbortAssociationError:
             self.abort()
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the sender must be told that it is not stored
@@ -345,12 +345,12 @@ class _NodeAssociation(Association):
 
 
 def _check_request(sop_class_uid: str, sop_instance_uid: str, abstract_syntax: str, dataset: Any) -> None:
-    """Raises Refused unless the command names an object that can be stored under this presentation context."""
+    """Raises RefusedError unless the command names an object that can be stored under this presentation context."""
     if not is_storage_class(abstract_syntax) or not is_storage_class(sop_class_uid):
-        raise Refused(SOP_CLASS_NOT_SUPPORTED, "Affected SOP Class UID is not one of storage")
+        raise RefusedError(SOP_CLASS_NOT_SUPPORTED, "Affected SOP Class UID is not one of storage")
     if not sop_instance_uid:
-        raise Refused(CANNOT_UNDERSTAND, "Affected SOP Instance UID is missing or empty")
+        raise RefusedError(CANNOT_UNDERSTAND, "Affected SOP Instance UID is missing or empty")
     if not is_uid(sop_instance_uid):
-        raise Refused(INVALID_SOP_INSTANCE, "Affected SOP Instance UID is not a UID")
+        raise RefusedError(INVALID_SOP_INSTANCE, "Affected SOP Instance UID is not a UID")
     if dataset is None or not dataset.getbuffer().nbytes:
-        raise Refused(CANNOT_UNDERSTAND, "the Dataset is missing or empty")
+        raise RefusedError(CANNOT_UNDERSTAND, "the Dataset is missing or empty")

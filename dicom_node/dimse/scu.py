@@ -18,7 +18,7 @@ from dicom_node.dimse.part10 import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     FileHead,
-    NotPart10,
+    NotPart10Error,
     read_file_head,
 )
 from dicom_node.dimse.status import describe, is_stored
@@ -98,7 +98,7 @@ def send_files(
     for path in paths:
         try:
             sendable.append((path, read_file_head(path)))
-        except (NotPart10, OSError) as error:
+        except (NotPart10Error, OSError) as error:
             note(_refused(path, "", None, str(error)))
     groups = proposed_contexts([(head.sop_class_uid, head.transfer_syntax_uid) for _, head in sendable])
     for contexts in groups:

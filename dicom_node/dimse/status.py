@@ -27,7 +27,7 @@ _TEXTS = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The object is answered with this failure status; `comment` becomes Error Comment (0000,0902)."""
 
     def __init__(self, status: int, comment: str) -> None:
@@ -36,7 +36,7 @@ class Refused(Exception):
         self.comment = comment
 
 
-class AbortAssociation(Exception):
+class AbortAssociationError(Exception):
     """Instead of an answer the association is aborted."""
 
 
@@ -46,7 +46,7 @@ def status_of(error: Exception) -> tuple[int, str]:
     Everything that the operating system reports is a lack of resources: the object is in order, and the sender
     should send it again.
     """
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         return error.status, error.comment
     if isinstance(error, OSError):
         name = errno.errorcode.get(error.errno or 0, type(error).__name__)
