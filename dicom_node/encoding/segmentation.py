@@ -1,0 +1,339 @@
+"""Masks -> a BINARY Segmentation on the grid of the source images (PS3.3 A.51, C.8.20).
+
+The liver's Segment leaves out its lesions and says so: the cornerstone adapters recover no voxel of overlapping
+Segments. Findings keep all of their voxels, so that each Segment gives the very volume that the SR states.
+
+Frames exist only where a Segment has voxels. They are written here rather than by highdicom.seg.Segmentation, which
+needs one label map (no overlap) or one array per Segment (a gigabyte for fifty findings), and stamps random UIDs and
+the time of day.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import SegmentationStorage
+from pydicom.valuerep import DSfloat
+
+from dicom_node.encoding.concepts import concept
+from dicom_node.encoding.header import (
+    add_code,
+    add_frame_of_reference,
+    new_object,
+    plain,
+    series_description,
+    shortened,
+)
+from dicom_node.encoding.provenance import Provenance
+from dicom_node.encoding.sources import InvalidResult, SourceSlice, SourceStack
+from pipelines.findings import Finding, Findings, Region
+
+# sRGB, 0-255. Red for what must not be missed; the liver pale, so that lesions stand out on it.
+_COLOURS = {
+    "malignant": (230, 40, 40),
+    "benign": (60, 200, 90),
+    "finding": (250, 150, 30),
+    "region": (120, 150, 200),
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One Segment with the slices that it touches."""
+
+    number: int
+    label: str  # what the viewer lists: "Lesion 1 malignant 87 %"
+    tracking_id: str
+    tracking_uid: str
+    concept: str
+    site: str | None  # None for a region, which is its own site
+    colour: tuple[int, int, int]
+    mask: NDArray[np.bool_]  # [slice, row, column]
+    slice_voxels: NDArray[np.int64]  # [slice]
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels."""
+        return int(self.slice_voxels.sum())
+
+    @property
+    def slices(self) -> list[int]:
+        """Indices of the slices with voxels, rising."""
+        return [int(index) for index in np.flatnonzero(self.slice_voxels)]
+
+    @property
+    def largest_slice(self) -> int:
+        """Index of the slice with most voxels; of equals the first."""
+        return int(np.argmax(self.slice_voxels))
+
+
+def segments_of(findings: Findings, shape: tuple[int, int, int], provenance: Provenance) -> list[Segment]:
+    """Segments of all findings, in their order, then of all regions that are not empty.
+
+    Findings come first, so that Segment 1 is Lesion 1. Raises InvalidResult for a mask of another shape than the
+    source's (slice, row, column), an empty finding, or a name used twice.
+    """
+    segments = [
+        _segment(
+            number,
+            _label(finding),
+            finding.tracking_id,
+            finding.concept,
+            finding.site,
+            _colour(finding),
+            finding.mask,
+            shape,
+            provenance,
+        )
+        for number, finding in enumerate(findings.findings, start=1)
+    ]
+    empty = [segment.tracking_id for segment in segments if segment.voxels == 0]
+    if empty:
+        raise InvalidResult(f"Findings without a voxel: {', '.join(empty)}.")
+    for region in findings.regions:
+        name, mask = _without_findings(region, findings, shape)
+        segment = _segment(
+            len(segments) + 1, name, name, region.concept, None, _COLOURS["region"], mask, shape, provenance
+        )
+        if segment.voxels:
+            segments.append(segment)
+    names = [segment.tracking_id for segment in segments]
+    if len(set(names)) < len(names):
+        raise InvalidResult(f"Two findings or regions share a name: {', '.join(names)}.")
+    return segments
+
+
+def segmentation(segments: Sequence[Segment], stack: SourceStack, provenance: Provenance) -> Dataset:
+    """The SEG of these Segments, ready to be written.
+
+    segments : at least one, each with voxels; masks [slice, row, column] on the grid of `stack`.
+    """
+    dataset = new_object(
+        str(SegmentationStorage),
+        "SEG",
+        stack.header,
+        provenance,
+        role="seg",
+        series_number=provenance.segmentation_series_number,
+        series_description=series_description(provenance),
+    )
+    add_frame_of_reference(dataset, stack)
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = stack.rows, stack.columns
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 1, 1, 0, 0
+    dataset.LossyImageCompression = "01" if str(stack.header.get("LossyImageCompression") or "") == "01" else "00"
+    if dataset.LossyImageCompression == "01":
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if stack.header.get(keyword):
+                setattr(dataset, keyword, stack.header.get(keyword))
+    dataset.ContentLabel = "AI_SEGMENTATION"
+    words = (
+        "Research use; trained on simulated data" if provenance.is_trained_on_simulation else "Research use; unverified"
+    )
+    dataset.ContentDescription = words
+    dataset.ContentCreatorName = "AI^dicom-node"
+    dataset.SegmentationType = "BINARY"
+    dataset.SegmentsOverlap = "YES" if _overlap(segments, stack.shape) else "NO"
+    dataset.SegmentSequence = [_segment_item(segment, stack, provenance) for segment in segments]
+    _add_references(dataset, stack)
+    _add_dimensions(dataset, provenance)
+    dataset.SharedFunctionalGroupsSequence = [_shared_groups(stack)]
+    frames = [(segment, index) for segment in segments for index in segment.slices]
+    order = _order_along_normal(stack)
+    dataset.NumberOfFrames = len(frames)
+    dataset.PerFrameFunctionalGroupsSequence = [
+        _frame_groups(segment.number, stack.slices[index], order[index]) for segment, index in frames
+    ]
+    dataset.PixelData = _packed([segment.mask[index] for segment, index in frames])
+    dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def _segment(
+    number: int,
+    label: str,
+    tracking_id: str,
+    concept_key: str,
+    site: str | None,
+    colour: tuple[int, int, int],
+    mask: NDArray[np.bool_],
+    shape: tuple[int, int, int],
+    provenance: Provenance,
+) -> Segment:
+    if mask.shape != shape:
+        raise InvalidResult(
+            f"{tracking_id}: the mask has {mask.shape} slices, rows, columns; its source images have {shape}."
+        )
+    mask = mask if mask.dtype == np.bool_ else mask != 0
+    return Segment(
+        number=number,
+        label=label,
+        tracking_id=tracking_id,
+        tracking_uid=provenance.tracking_uid(tracking_id),
+        concept=concept_key,
+        site=site,
+        colour=colour,
+        mask=mask,
+        slice_voxels=np.asarray([int(np.count_nonzero(plane)) for plane in mask], dtype=np.int64),
+    )
+
+
+def _without_findings(region: Region, findings: Findings, shape: tuple[int, int, int]) -> tuple[str, NDArray[np.bool_]]:
+    """Name and mask of a region less the voxels of the findings."""
+    if region.mask.shape != shape:
+        return region.label, region.mask  # refused with its name by the caller
+    mask = region.mask != 0
+    before = np.count_nonzero(mask)
+    for finding in findings.findings:
+        for index, plane in enumerate(finding.mask):
+            if plane.any():
+                mask[index] &= ~(plane != 0)
+    return (region.label if np.count_nonzero(mask) == before else f"{region.label} without lesions"), mask
+
+
+def _label(finding: Finding) -> str:
+    """Name of a finding in a list of Segments, where no number is shown beside it."""
+    statement = _malignancy(finding)
+    percent = next((item.value for item in finding.measurements if item.concept == "malignant_probability"), None)
+    label = finding.tracking_id
+    if statement:
+        label += f" {concept(statement).meaning.lower()}"
+    if percent is not None:
+        label += f" ({_percent(percent)} malignant)" if statement != "malignant" else f" {_percent(percent)}"
+    return label
+
+
+def _percent(value: float) -> str:
+    if value > 99:
+        return ">99 %"
+    return "<1 %" if value < 1 else f"{value:.0f} %"
+
+
+def _malignancy(finding: Finding) -> str | None:
+    return next((item.value for item in finding.evaluations if item.concept == "malignancy"), None)
+
+
+def _colour(finding: Finding) -> tuple[int, int, int]:
+    return _COLOURS.get(_malignancy(finding) or "", _COLOURS["finding"])
+
+
+def _overlap(segments: Sequence[Segment], shape: tuple[int, int, int]) -> bool:
+    """Whether any voxel belongs to two Segments."""
+    for index in range(shape[0]):
+        planes = [segment.mask[index] for segment in segments if segment.slice_voxels[index]]
+        if len(planes) > 1:
+            union = np.logical_or.reduce(planes)
+            if np.count_nonzero(union) < sum(int(segment.slice_voxels[index]) for segment in segments):
+                return True
+    return False
+
+
+def _segment_item(segment: Segment, stack: SourceStack, provenance: Provenance) -> Dataset:
+    category = "anatomical_structure" if segment.site is None else "abnormal_structure"
+    return hd.seg.SegmentDescription(
+        segment_number=segment.number,
+        segment_label=shortened(plain(segment.label, stack.header), 64),
+        segmented_property_category=concept(category).code,
+        segmented_property_type=concept(segment.concept).code,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=provenance.pipeline,
+            family=concept("artificial_intelligence").code,
+            version=provenance.version,
+            source="dicom-node",
+            parameters={
+                f"bundle {bundle.name}": f"{bundle.version} sha256:{bundle.sha256}" for bundle in provenance.bundles
+            }
+            or None,
+        ),
+        tracking_uid=segment.tracking_uid,
+        tracking_id=shortened(plain(segment.tracking_id, stack.header), 64),
+        anatomic_regions=[concept(segment.site).code] if segment.site else None,
+        display_color=hd.color.CIELabColor.from_rgb(*segment.colour),
+    )
+
+
+def _add_references(dataset: Dataset, stack: SourceStack) -> None:
+    """Common Instance Reference module (PS3.3 C.12.2): the one Series that the Segments lie on."""
+    series = Dataset()
+    series.SeriesInstanceUID = stack.header.SeriesInstanceUID
+    unique = {item.sop_instance_uid: item for item in stack.slices}
+    series.ReferencedInstanceSequence = [_reference(item) for item in unique.values()]
+    dataset.ReferencedSeriesSequence = [series]
+
+
+def _reference(source: SourceSlice) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.sop_class_uid
+    item.ReferencedSOPInstanceUID = source.sop_instance_uid
+    return item
+
+
+def _add_dimensions(dataset: Dataset, provenance: Provenance) -> None:
+    """Multi-frame Dimension module (PS3.3 C.7.6.17): Segment, then position."""
+    uid = provenance.uid("seg dimensions")
+    organization = Dataset()
+    organization.DimensionOrganizationUID = uid
+    dataset.DimensionOrganizationSequence = [organization]
+    indices = []
+    for pointer, group, label in (
+        (0x0062000B, 0x0062000A, "Segment Number"),  # Referenced Segment Number in Segment Identification Sequence
+        (0x00200032, 0x00209113, "Image Position Patient"),  # in Plane Position Sequence
+    ):
+        index = Dataset()
+        index.DimensionOrganizationUID = uid
+        index.DimensionIndexPointer = pointer
+        index.FunctionalGroupPointer = group
+        index.DimensionDescriptionLabel = label
+        indices.append(index)
+    dataset.DimensionIndexSequence = indices
+
+
+def _shared_groups(stack: SourceStack) -> Dataset:
+    measures, orientation, groups = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = stack.pixel_spacing
+    measures.SpacingBetweenSlices = DSfloat(stack.slice_spacing_mm, auto_format=True)
+    measures.SliceThickness = stack.slice_thickness or measures.SpacingBetweenSlices
+    orientation.ImageOrientationPatient = stack.orientation
+    groups.PixelMeasuresSequence = [measures]
+    groups.PlaneOrientationSequence = [orientation]
+    return groups
+
+
+def _order_along_normal(stack: SourceStack) -> list[int]:
+    """1-based place of each slice along the normal: the index value of its position."""
+    cosines = np.asarray([float(part) for part in stack.orientation])
+    along = np.asarray([item.point for item in stack.slices]) @ np.cross(cosines[:3], cosines[3:])
+    return [int(place) + 1 for place in np.argsort(np.argsort(along))]
+
+
+def _frame_groups(number: int, source: SourceSlice, place: int) -> Dataset:
+    content, position, identification = Dataset(), Dataset(), Dataset()
+    derivation, image, groups = Dataset(), _reference(source), Dataset()
+    content.DimensionIndexValues = [number, place]
+    position.ImagePositionPatient = source.position
+    identification.ReferencedSegmentNumber = number
+    if source.frame_number is not None:
+        image.ReferencedFrameNumber = source.frame_number
+    image.SpatialLocationsPreserved = "YES"
+    add_code(image, "PurposeOfReferenceCodeSequence", "source_image")
+    add_code(derivation, "DerivationCodeSequence", "segmentation")
+    derivation.SourceImageSequence = [image]
+    groups.FrameContentSequence = [content]
+    groups.PlanePositionSequence = [position]
+    groups.DerivationImageSequence = [derivation]
+    groups.SegmentIdentificationSequence = [identification]
+    return groups
+
+
+def _packed(planes: Sequence[NDArray[np.bool_]]) -> bytes:
+    """Bits of all frames without a gap between them, lowest bit first (PS3.5 8.1.1), even length."""
+    if planes[0].size % 8 == 0:
+        data = b"".join(np.packbits(plane, bitorder="little").tobytes() for plane in planes)
+    else:
+        data = np.packbits(np.stack(planes), bitorder="little").tobytes()
+    return data if len(data) % 2 == 0 else data + b"\0"
