@@ -47,6 +47,8 @@ def run(study: CtLesionInput, bundles: Mapping[str, Predictor]) -> Findings:
     warnings += quality.check_enhancement(quality.enhancement(localised))
     registered = register(arterial, portal_venous, localised)
     warnings += quality.movement_warnings(registered.shift_mm)
+    moved = onto(arterial, coarse, registered.transform, reach_mm=MAX_SHIFT_MM)
+    warnings += quality.timing_warnings(localised, moved)
     fine = refined(crop_around(coarse, localised.liver, MARGIN_MM), bundles["ct_lesion"].spacing_mm, coarse)
     image = np.stack(
         [

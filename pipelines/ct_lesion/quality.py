@@ -37,6 +37,8 @@ MIN_AORTA_FALL_HU = 60.0
 MIN_ENHANCED_VESSEL_HU = 95.0
 #: An arterial phase whose liver vessels are not this much brighter than the liver is early.
 MIN_ARTERIAL_VESSEL_CONTRAST_HU = 8.0
+VESSEL_OVER_LIVER_HU = 20.0
+MIN_VESSELS_MM3 = 2000.0
 LARGE_SHIFT_MM = 15.0
 
 _ROLE_WORDS = {"arterial": "arterial phase", "portal_venous": "portal-venous phase"}
@@ -49,7 +51,6 @@ class Enhancement:
     liver_arterial: float  # median in the liver
     liver_portal_venous: float
     vessels_portal_venous: float  # 99th percentile in the liver: portal and hepatic veins
-    vessels_arterial: float  # upper quartile of the arterial phase at those vessels
     aorta_fall: float  # arterial less portal-venous where that is highest: aorta, renal cortex
 
 
@@ -126,8 +127,6 @@ def check_enhancement(found: Enhancement) -> list[str]:
             "are needed."
         )
     warnings = []
-    if found.vessels_arterial - found.liver_arterial < MIN_ARTERIAL_VESSEL_CONTRAST_HU:
-        warnings.append("The arterial phase is early: the portal vein is not yet enhanced; HCC may be missed.")
     if rise < MIN_LIVER_RISE_HU:
         warnings.append("The liver brightens little between the phases; the arterial phase may be late.")
     return warnings
@@ -139,17 +138,33 @@ def enhancement(localised: Localised) -> Enhancement:
     inside = ndimage.binary_erosion(liver) if liver.sum() > 1000 else liver
     inside = inside if inside.any() else liver
     liver_values = portal_venous[inside]
-    bright = inside & (portal_venous > np.median(liver_values) + 25)
     around = _body_around(localised)
     fall = (arterial - portal_venous)[around]
-    liver_arterial = float(np.median(arterial[inside]))
     return Enhancement(
-        liver_arterial=liver_arterial,
+        liver_arterial=float(np.median(arterial[inside])),
         liver_portal_venous=float(np.median(liver_values)),
         vessels_portal_venous=float(np.percentile(liver_values, 99)),
-        vessels_arterial=float(np.percentile(arterial[bright], 75)) if bright.sum() >= 20 else liver_arterial,
         aorta_fall=float(np.percentile(fall, 99.7)) if fall.size else 0.0,
     )
+
+
+def timing_warnings(localised: Localised, arterial: NDArray[np.float32]) -> list[str]:
+    """Warn of an early arterial phase: the portal vein, bright in the portal-venous phase, is not yet enhanced.
+
+    arterial : float32 [slice, row, column] HU on the coarse grid, registered onto the portal-venous phase.
+    Where no vessels are seen in the liver nothing is said.
+    """
+    inside = ndimage.binary_erosion(localised.liver)
+    if not inside.any():
+        return []
+    vessels = inside & (localised.portal_venous > np.median(localised.portal_venous[inside]) + VESSEL_OVER_LIVER_HU)
+    if vessels.sum() * localised.grid.voxel_mm3 < MIN_VESSELS_MM3:
+        return []
+    # hepatic veins are dark in any arterial phase: the brighter part of the vessels decides
+    contrast = float(np.percentile(arterial[vessels], 80) - np.median(arterial[inside]))
+    if contrast < MIN_ARTERIAL_VESSEL_CONTRAST_HU:
+        return ["The arterial phase is early: the portal vein is not yet enhanced; HCC may be missed."]
+    return []
 
 
 def movement_warnings(shift_mm: tuple[float, float, float]) -> list[str]:

@@ -114,8 +114,8 @@ class _Similarity:
         lower = np.minimum(moving.astype(np.int64), _BINS - 2)
         part = moving - lower  # each value counts for its two neighbouring bins
         cell = self._fixed_bins * _BINS + lower
-        joint = np.bincount(cell, 1 - part, _BINS**2) + np.bincount(cell + 1, part, _BINS**2)
-        joint = joint.reshape(_BINS, _BINS) / len(moving)
+        counts = np.bincount(cell, 1 - part, _BINS**2) + np.bincount(cell + 1, part, _BINS**2)
+        joint = counts.reshape(_BINS, _BINS) / len(moving)
         marginal = joint.sum(axis=0)
         tiny = 1e-7
         ratio = np.log((joint + tiny) / (marginal + _BINS * tiny))
@@ -134,8 +134,8 @@ class _Basis:
         self._low, self._extent = np.asarray(grid.origin_mm), extent
         orders = np.indices((_COSINE_ORDER + 1,) * 3).reshape(3, -1).T
         total = orders.sum(axis=1)
-        self._orders = orders[(total >= 2) & (total <= _COSINE_ORDER)]
-        price = (self._orders**2).sum(axis=1).astype(np.float64)
+        self._orders: NDArray[np.int64] = orders[(total >= 2) & (total <= _COSINE_ORDER)]
+        price = np.asarray((self._orders**2).sum(axis=1), dtype=np.float64)
         self.prices = np.concatenate([np.zeros(4), _BENDING_PRICE * price])
         self.size = len(self.prices)
 
