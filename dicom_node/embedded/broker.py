@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from dicom_node.embedded import EmbeddedServerError, processes
-from dicom_node.embedded.places import run_dir, valkey_bin
+from dicom_node.embedded.places import run_dir, tidy_run_dir, valkey_bin
 
 
 class EmbeddedBroker:
@@ -85,6 +85,7 @@ class EmbeddedBroker:
         pid = self.pid
         if pid is not None:
             self._end(pid, timeout_s)
+        tidy_run_dir(self._data_dir)
 
     def _end(self, pid: int, timeout_s: float) -> None:
         for number, patience_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 3.0)):

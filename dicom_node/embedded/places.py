@@ -1,5 +1,6 @@
 """Where the embedded servers' binaries are, and where their sockets go."""
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -33,6 +34,14 @@ def run_dir(data_dir: Path) -> Path:
         )
     folder.chmod(0o711)  # the database's account must be able to reach its own folder in here
     return folder
+
+
+def tidy_run_dir(data_dir: Path) -> None:
+    """Remove the folder of the sockets when the last server has gone; not empty: leave it."""
+    folder = run_dir(data_dir)
+    for empty in (folder / "pg", folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
 def postgres_bins(setting: Path | None) -> list[Path]:

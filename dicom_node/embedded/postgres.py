@@ -13,7 +13,7 @@ import psycopg
 
 from dicom_node.embedded import EmbeddedServerError, processes
 from dicom_node.embedded.accounts import Account, becoming, own_account, server_account
-from dicom_node.embedded.places import postgres_bins, run_dir
+from dicom_node.embedded.places import postgres_bins, run_dir, tidy_run_dir
 
 _ROLE = "node"
 _DATABASE = "node"
@@ -96,6 +96,7 @@ class EmbeddedPostgres:
         pid = self.pid
         if pid is not None:
             self._end(pid, timeout_s)
+        tidy_run_dir(self._data_dir)
 
     def _end(self, pid: int, timeout_s: float) -> None:
         for number, patience_s in ((signal.SIGINT, timeout_s), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 3.0)):
@@ -140,9 +141,22 @@ class EmbeddedPostgres:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o700)
         _give(aside, account)
-        command = [str(folder / "initdb"), "-D", str(aside), "-U", _ROLE, "-A", "trust", "-E", "UTF8"]
+        command = [
+            str(folder / "initdb"),
+            "-D",
+            str(aside),
+            "-U",
+            _ROLE,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+        ]
+        if int(_major(folder)) >= 17:
+            command.append("--sync-method=syncfs")  # one call instead of one per file: a third of the time
         done = subprocess.run(
-            [*command, "--locale=C.UTF-8"],
+            command,
             cwd="/",
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
@@ -173,7 +187,6 @@ class EmbeddedPostgres:
             "cluster_name": self._title,
             "max_connections": "100",
             "shared_buffers": "64MB",
-            "fsync": "on",
             "jit": "off",
             "hba_file": str(self._cluster / "node_hba.conf"),
             "ident_file": str(self._cluster / "node_ident.conf"),
@@ -273,7 +286,7 @@ def _major(folder: Path) -> str:
         [str(folder / "postgres"), "--version"], env=_ENVIRONMENT, capture_output=True, text=True, check=False
     ).stdout
     found = re.search(r"\b(\d+)(?:\.\d+|beta|rc|devel)", text)
-    return found.group(1) if found else "?"
+    return found.group(1) if found else "0"
 
 
 def _give(path: Path, account: Account) -> None:

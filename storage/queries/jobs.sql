@@ -75,7 +75,7 @@ WITH expired AS (
               created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal
 ), rung AS (
     INSERT INTO outbox (queue, task, argument)
-    SELECT queue, 'run_job', id::text FROM changed WHERE state = 'waiting' ORDER BY id
+    SELECT queue, 'run_job', id::text FROM changed WHERE state = 'waiting' ORDER BY changed.id
 )
 SELECT * FROM changed ORDER BY id;
 
@@ -97,7 +97,7 @@ WITH oldest AS (
     RETURNING id, queue
 )
 INSERT INTO outbox (queue, task, argument)
-SELECT queue, 'run_job', id::text FROM rung ORDER BY id;
+SELECT queue, 'run_job', id::text FROM rung ORDER BY rung.id;
 
 -- get --
 -- One job.
