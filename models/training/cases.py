@@ -1,0 +1,75 @@
+"""Training samples: simulated patients or a site's own case folders, on the grids that the networks work on.
+
+A sample file (npz) holds, int16 HU and uint8 labels, all [slice, row, column]:
+`lesion_image` [2, ...] and `lesion_label` on the liver's box + margin at LESION_SPACING_MM (labels: 0 background,
+1 liver, 2.. the lesion classes), `lesion_points` [n, 3] voxel indices of lesion centres with `lesion_size_mm` [n];
+`liver_image` [2, ...] and `liver_label` on the whole field at LIVER_SPACING_MM.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.phantoms.ct import CtCase, simulate_ct_case
+
+LESION_SPACING_MM = (3.0, 1.5, 1.5)
+LIVER_SPACING_MM = (6.0, 4.5, 4.5)
+MARGIN_MM = 18.0
+TRAINING_SEEDS = 1_000_000  # phantoms for training are made from seeds above this, all others from seeds below
+
+Sample = dict[str, NDArray[np.generic]]
+
+
+def _shrink(volume: NDArray[np.float32], factors: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Mean over blocks; what does not fill a block is cut off."""
+    kept = [n - n % f for n, f in zip(volume.shape, factors, strict=True)]
+    part = volume[: kept[0], : kept[1], : kept[2]]
+    blocks = part.reshape(
+        kept[0] // factors[0], factors[0], kept[1] // factors[1], factors[1], kept[2] // factors[2], factors[2]
+    )
+    return np.asarray(blocks.mean((1, 3, 5), dtype=np.float32))
+
+
+def sample_of(case: CtCase) -> Sample:
+    """Cut and shrink a simulated case, which must lie on LESION_SPACING_MM, into a sample."""
+    factors = (2, 3, 3)
+    indices = np.nonzero(case.liver)
+    margin = [round(MARGIN_MM / s) for s in LESION_SPACING_MM]
+    box = tuple(
+        slice(max(0, int(i.min()) - m), min(n, int(i.max()) + m + 1))
+        for i, m, n in zip(indices, margin, case.liver.shape, strict=True)
+    )
+    offset = np.array([b.start for b in box])
+    phases = np.stack([case.arterial, case.portal_venous])
+    points = np.array([case.grid.index_of(lesion.centre_mm) for lesion in case.lesions]).reshape(-1, 3) - offset
+    return {
+        "lesion_image": np.clip(phases[(slice(None), *box)], -1024, 3000).astype(np.int16),
+        "lesion_label": case.class_labels[box],
+        "lesion_points": np.rint(points).astype(np.int16),
+        "lesion_size_mm": np.array([lesion.diameter_mm for lesion in case.lesions], np.float32),
+        "liver_image": np.stack([_shrink(p, factors) for p in phases]).clip(-1024, 3000).astype(np.int16),
+        "liver_label": (_shrink(case.liver.astype(np.float32), factors) >= 0.5).astype(np.uint8),
+    }
+
+
+def write_phantoms(folder: Path, first: int, count: int) -> None:
+    """Simulate `count` training samples into `folder`, leaving out those that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        path = folder / f"phantom-{number:06d}.npz"
+        if path.exists():
+            continue
+        # Motion is added while training, differently each time: the phases match here.
+        case = simulate_ct_case(TRAINING_SEEDS + number, spacing_mm=LESION_SPACING_MM, motion_mm=0.0)
+        if not case.liver.any():
+            continue
+        aside = path.with_suffix(".part.npz")
+        np.savez(aside, **sample_of(case))  # type: ignore[arg-type]
+        os.replace(aside, path)
+
+
+def read_samples(folder: Path) -> list[Path]:
+    """Sample files that are complete."""
+    return sorted(p for p in folder.glob("*.npz") if not p.name.endswith(".part.npz"))

@@ -1,0 +1,201 @@
+"""Train a bundle: gather samples, run its recipe, write a complete bundle that `open_bundle` accepts."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+from models.bundle import SHIPPED, bundle_folder, pick_device, read_config, sha256_of
+from models.training.cases import Sample, read_samples, write_phantoms
+from models.training.loop import Budget, fit, save_state
+from models.training.loop import Progress as Step
+
+RECIPES = {"ct_liver": "models.training.ct_liver", "ct_lesion": "models.training.ct_lesion"}
+IN_CHANNELS = ("arterial", "portal_venous")
+# Turns a site's case folder into a sample; the node hands it in, because reading DICOM is not the models' business.
+ReadCase = Callable[[Path], Sample]
+
+
+def train(
+    bundle: str,
+    *,
+    out: Path | str = "bundles",
+    data_dir: Path | str | None = None,
+    read_case: ReadCase | None = None,
+    cache_dir: Path | str | None = None,
+    cases: int = 300,
+    device: str = "auto",
+    minutes: float | None = 60.0,
+    steps: int | None = None,
+    batch: int = 2,
+    seed: int = 0,
+    start_from: Path | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Train a bundle and write it to `out`/<bundle>; returns that folder.
+
+    Without data_dir the bundle learns from `cases` simulated patients, made once into cache_dir (a folder below `out`
+    when None). With data_dir it learns from a site's case folders through read_case; lesions without a mask count as
+    spheres of their diameter. minutes and steps limit the training, whichever ends first. start_from: a state dict
+    to go on from. The same seed, steps and thread count give the same weights on one machine.
+    Raises ValueError for an unknown bundle or when there is nothing to learn from.
+    """
+    if bundle not in RECIPES:
+        raise ValueError(f"bundle {bundle}: no recipe; there are {', '.join(sorted(RECIPES))}")
+    recipe = import_module(RECIPES[bundle])
+    out_dir = Path(out)
+    torch.manual_seed(seed)
+    if data_dir is None:
+        cache = Path(cache_dir) if cache_dir is not None else out_dir / ".samples"
+        _make_phantoms(cache, cases, show_progress)
+        samples = load_samples(cache, recipe.PREFIX)[:cases]
+        source = f"{len(samples)} simulated patients"
+    else:
+        if read_case is None:
+            raise ValueError("training from case folders needs a reader of case folders")
+        folders = sorted(p.parent for p in Path(data_dir).glob("*/truth.json"))
+        samples = [read_case(folder) for folder in folders]
+        source = f"{len(samples)} case folders of the site"
+    if not samples:
+        raise ValueError(f"bundle {bundle}: no sample to learn from")
+    parser = read_config(bundle_folder(bundle))
+    network: nn.Module = parser.get_parsed_content("network_def")
+    if start_from is not None:
+        load_state(network, start_from)
+    normalise = parser.get_parsed_content("preprocessing")
+    began = time.monotonic()
+    last = [Step(0, 0.0, 0.0, 0.0)]
+    columns = (
+        TextColumn(f"training {bundle}"), BarColumn(),
+        TextColumn("step {task.fields[step]}  loss {task.fields[loss]:.3f}"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, disable=not show_progress) as bar:
+        task = bar.add_task("train", total=1.0, step=0, loss=0.0)
+
+        def on_step(step: Step) -> None:
+            last[0] = step
+            bar.update(task, completed=step.fraction, step=step.step, loss=step.loss)
+
+        kept = fit(
+            network,
+            recipe.batches(samples, np.random.default_rng(seed), batch, normalise),
+            recipe.loss,
+            Budget(steps=steps, minutes=minutes),
+            device=str(pick_device(device)),
+            peak_rate=recipe.PEAK_RATE,
+            checkpoint=out_dir / f".{bundle}.checkpoint.pt",
+            on_step=on_step,
+        )
+    state = out_dir / f".{bundle}.checkpoint.pt"
+    save_state(kept, state)
+    facts = {
+        "data": source,
+        "steps": last[0].step,
+        "patches_per_step": batch,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "final_loss": round(last[0].loss, 4),
+        "seed": seed,
+        "finished": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    folder = install(bundle, state, out_dir, facts)
+    state.unlink()
+    return folder
+
+
+def _make_phantoms(cache: Path, cases: int, show_progress: bool) -> None:
+    with Progress(disable=not show_progress) as bar:
+        for number in bar.track(range(cases), description="simulating patients"):
+            write_phantoms(cache, number, 1)
+
+
+def load_samples(cache: Path, prefix: str) -> list[Sample]:
+    """Read all samples of a folder into memory: the arrays whose name starts with `prefix`."""
+    samples = []
+    for path in read_samples(cache):
+        with np.load(path) as file:
+            samples.append({key: file[key] for key in file.files if key.startswith(prefix)})
+    return samples
+
+
+def load_state(network: nn.Module, path: Path) -> None:
+    """Load a half-precision state dict into a network."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+
+
+def install(bundle: str, state: Path, out: Path, facts: dict[str, Any]) -> Path:
+    """Make `out`/<bundle> a complete bundle with these weights; `facts` says how they were trained.
+
+    Configuration, licence and model card come from the shipped bundle unless they are there already.
+    """
+    recipe = import_module(RECIPES[bundle])
+    folder = out / bundle
+    source = SHIPPED / bundle
+    for part in ("configs", "models", "docs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for name in ("configs/inference.json", "configs/train.json", "docs/README.md", "LICENSE"):
+        if not (folder / name).exists() and (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+    weights = folder / "models" / "model.pt"
+    network: nn.Module = read_config(folder).get_parsed_content("network_def")
+    load_state(network, state)
+    save_state(network, weights)
+    digest = sha256_of(weights)
+    (folder / "models" / "model.pt.sha256").write_text(f"{digest}  model.pt\n", encoding="ascii")
+    version = str(facts.get("version", f"0.1.0+{digest[:8]}"))
+    metadata = {
+        "version": version,
+        "changelog": {version: f"Trained for {facts['steps']} steps on {facts['data']}."},
+        "monai_version": monai.__version__,
+        "pytorch_version": torch.__version__.split("+")[0],
+        "numpy_version": np.__version__,
+        "task": recipe.TASK,
+        "description": recipe.DESCRIPTION,
+        "authors": "dicom-node",
+        "copyright": "Apache-2.0",
+        "intended_use": "research use; trained on simulated data",
+        "trained_on": f"{facts['data']}; {facts['steps']} steps",
+        "spacing_mm": list(recipe.SPACING_MM),
+        "in_channels": list(IN_CHANNELS),
+        "channels": list(recipe.CHANNELS),
+        "training": facts,
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "hounsfield",
+                    "modality": "CT",
+                    "num_channels": len(IN_CHANNELS),
+                    "spatial_shape": ["*", "*", "*"],
+                    "dtype": "float32",
+                    "value_range": [-1024, 3071],
+                    "is_patch_data": True,
+                    "channel_def": {str(i): name for i, name in enumerate(IN_CHANNELS)},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "probabilities",
+                    "format": "segmentation",
+                    "num_channels": len(recipe.CHANNELS),
+                    "spatial_shape": ["*", "*", "*"],
+                    "dtype": "float32",
+                    "value_range": [0, 1],
+                    "is_patch_data": True,
+                    "channel_def": {str(i): name for i, name in enumerate(recipe.CHANNELS)},
+                }
+            },
+        },
+    }
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    return folder
