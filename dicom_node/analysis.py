@@ -50,7 +50,7 @@ def analyse(
         return refuse(pipeline, inputs, bundles, provenance, str(refusal), report_refusal=report_refusal)
     clock.seconds.update(findings.seconds)
     clock.restart()
-    sources = {role: _headers(stack.paths) for role, stack in stacks.items()}
+    sources = {role: stack.headers for role, stack in stacks.items()}
     objects = encode_results(findings, sources, provenance)
     clock.lap("encode")
     return Answer("done", None, objects, _result(pipeline, bundles, provenance, sources, clock, findings))

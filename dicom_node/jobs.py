@@ -10,8 +10,10 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import pydicom
 import structlog
 from psycopg import Connection
+from pydicom.uid import Comprehensive3DSRStorage
 
 import storage.deliveries
 import storage.events
@@ -19,7 +21,7 @@ import storage.jobs
 import storage.results
 from dicom_node.analysis import Answer, analyse
 from dicom_node.delivery import Outcome, pause_s, send
-from dicom_node.encoding.provenance import Provenance
+from dicom_node.encoding.provenance import Predecessor, Provenance
 from dicom_node.lease import keep_lease
 from dicom_node.node import Node
 from dicom_node.patience import until_database_answers
@@ -60,9 +62,28 @@ def _work(node: Node, job: Job) -> Answer:
         bundles=bundles,
         fingerprint=job.fingerprint,
         created_at=job.created_at,  # not "now": a second attempt must give the same bytes
+        predecessor=_predecessor(node, job),
     )
     inputs = {role: [node.store.path(path) for path in bound["paths"]] for role, bound in job.inputs.items()}
     return analyse(pipeline, inputs, bundles, provenance, report_refusal=job.report_refusal)
+
+
+def _predecessor(node: Node, job: Job) -> Predecessor | None:
+    """The report of an earlier run of this pipeline on this study, which the new one replaces (late images)."""
+    with node.pool.connection() as connection:
+        earlier = [
+            result
+            for result in storage.results.for_study(connection, job.study_instance_uid)
+            if result.job_id < job.id and result.sop_class_uid == Comprehensive3DSRStorage
+        ]
+        pipelines = {other.id: other.pipeline for other in storage.jobs.for_study(connection, job.study_instance_uid)}
+    reports = [result for result in earlier if pipelines[result.job_id] == job.pipeline]
+    if not reports:
+        return None
+    header = pydicom.dcmread(node.store.path(reports[-1].path), specific_tags=["SeriesInstanceUID"])
+    return Predecessor(
+        job.study_instance_uid, str(header.SeriesInstanceUID), reports[-1].sop_instance_uid, reports[-1].sop_class_uid
+    )
 
 
 def _keep(node: Node, job: Job, answer: Answer) -> None:
