@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -43,22 +44,36 @@ class DatabaseServer:
 
 
 def _running(bin: Path | None) -> Iterator[DatabaseServer]:
-    folder = Path(tempfile.mkdtemp(prefix="node-test-", dir=_PLACE))
-    server = EmbeddedPostgres(folder, bin)
-    server.start()
-    try:
-        yield DatabaseServer(server)
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with _server_dir() as folder:
+        server = EmbeddedPostgres(folder, bin)
+        server.start()
+        try:
+            yield DatabaseServer(server)
+        finally:
+            server.stop()
 
 
 @pytest.fixture
 def server_dir() -> Iterator[Path]:
     """A data directory for embedded servers of a test's own, closed to others as a home directory is."""
+    with _server_dir() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def module_server_dir() -> Iterator[Path]:
+    """The same for a whole module."""
+    with _server_dir() as folder:
+        yield folder
+
+
+@contextmanager
+def _server_dir() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="node-test-", dir=_PLACE))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -104,12 +119,13 @@ def connection(database_url: str) -> Iterator[Connection]:
 @pytest.fixture(scope="session")
 def broker_url() -> Iterator[str]:
     """A Valkey of the session."""
-    folder = Path(tempfile.mkdtemp(prefix="node-test-", dir=_PLACE))
-    broker = EmbeddedBroker(folder)
-    broker.start()
-    yield broker.url
-    broker.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with _server_dir() as folder:
+        broker = EmbeddedBroker(folder)
+        broker.start()
+        try:
+            yield broker.url
+        finally:
+            broker.stop()
 
 
 @pytest.fixture

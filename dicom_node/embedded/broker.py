@@ -53,6 +53,11 @@ class EmbeddedBroker:
             return None
         return pid if processes.is_alive_with(pid, str(self._folder)) else None
 
+    def _unnoted_pid(self) -> int | None:
+        """A server whose starter was killed before it could write the pid down: two on one folder would destroy it."""
+        found = processes.with_title(f" --dir {self._folder} ")
+        return found[0] if found else None
+
     def is_running(self) -> bool:
         """Whether the server runs (it may still be loading its file)."""
         return self.pid is not None
@@ -64,7 +69,8 @@ class EmbeddedBroker:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with processes.exclusive(self._data_dir / "broker.lock", timeout_s):
-            if (pid := self.pid) is not None:
+            if (pid := self.pid or self._unnoted_pid()) is not None:
+                self._pid_file.write_text(str(pid), encoding="ascii")
                 if self._answers_within(5.0):
                     return
                 self._end(pid, timeout_s=5.0)
@@ -115,7 +121,7 @@ class EmbeddedBroker:
             command += [f"--{name}", value]
         log = processes.open_log(self._log)
         try:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 command,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -125,11 +131,11 @@ class EmbeddedBroker:
             )
         finally:
             os.close(log)
-        # By us and not by the server, so that it is there also when the server dies while it loads.
-        self._pid_file.write_text(str(self._child.pid), encoding="ascii")
+        self._child = child
+        self._pid_file.write_text(str(child.pid), encoding="ascii")
         if self._answers_within(timeout_s):
             return True
-        self._end(self._child.pid, timeout_s=2.0)
+        self._end(child.pid, timeout_s=2.0)
         return False
 
     def _answers_within(self, timeout_s: float) -> bool:

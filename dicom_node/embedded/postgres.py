@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +19,17 @@ from dicom_node.embedded.places import postgres_bins, run_dir, tidy_run_dir
 _ROLE = "node"
 _DATABASE = "node"
 _SMALL_SHM_BYTES = 256 << 20  # container engines give 64 MiB
+#: A running server that says nothing for so long is replaced.
+_SILENT_S = 10.0
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/bin:/bin"}
+
+
+class _Answer(Enum):
+    """What the socket says."""
+
+    YES = 1
+    STARTING = 2
+    NONE = 3
 
 
 class EmbeddedPostgres:
@@ -78,8 +89,7 @@ class EmbeddedPostgres:
         with processes.exclusive(self._data_dir / "postgres.lock", timeout_s):
             account = server_account(self._cluster)
             if (pid := self.pid) is not None:
-                # one that cannot be reached through our socket (another mount namespace, a removed /tmp) is no use
-                if self._answers_within(10.0, lambda: self.is_running()):
+                if self._adopted_within(timeout_s):
                     return
                 self._end(pid, timeout_s=10.0)
             folder = self._bin_for_cluster(account)
@@ -260,19 +270,36 @@ class EmbeddedPostgres:
                 path.write_text(content, encoding="utf-8")
                 _give(path, account)
 
+    def _adopted_within(self, timeout_s: float) -> bool:
+        """Wait for the running server. One that is silent cannot be reached through our socket (another mount
+        namespace, an emptied /tmp) and is given up; one that says it is recovering is waited for."""
+        deadline = time.monotonic() + timeout_s
+        heard_at = time.monotonic()
+        while self.is_running() and time.monotonic() < deadline:
+            answer = self._answer()
+            if answer is _Answer.YES:
+                return True
+            if answer is _Answer.STARTING:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > _SILENT_S:
+                return False
+            time.sleep(0.02)
+        return False
+
     def _answers_within(self, timeout_s: float, still_there: processes.Condition) -> bool:
         def asked() -> bool:
-            return not still_there() or self._answers()
+            return not still_there() or self._answer() is _Answer.YES
 
         return processes.wait_until(asked, timeout_s) and still_there()
 
-    def _answers(self) -> bool:
+    def _answer(self) -> _Answer:
         try:
             with psycopg.connect(self._url("postgres"), connect_timeout=3) as connection:
                 connection.execute("SELECT 1")
-        except psycopg.OperationalError:
-            return False
-        return True
+        except psycopg.OperationalError as error:
+            # connection errors carry no SQLSTATE; the server speaks English (LC_ALL)
+            return _Answer.STARTING if "the database system is" in str(error) else _Answer.NONE
+        return _Answer.YES
 
     def _make_database(self) -> None:
         with psycopg.connect(self._url("postgres"), autocommit=True, connect_timeout=3) as connection:

@@ -29,6 +29,9 @@ _LONGEST_PAUSE_S = 10.0
 #: A part that lived so long was well: its next death is followed by the shortest pause again.
 _WELL_AFTER_S = 10.0
 _TICK_S = 0.25
+#: All parts together have so long to stop; those at the end of the line still get a moment.
+_STOPPED_WITHIN_S = 10.0
+_LEAST_PATIENCE_S = 0.5
 _PR_SET_PDEATHSIG = 1
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -208,9 +211,11 @@ class Supervisor:
     def _stop_all(self) -> None:
         why = self._stop_signal.name if self._stop_signal is not None else "end"
         self._log.info("stopping", why=why)
+        deadline = time.monotonic() + _STOPPED_WITHIN_S
         for running in self._parts:
             if running.child is not None:
-                self._stop_part(running, running.child)
+                patience_s = min(running.part.stop_timeout_s, max(_LEAST_PATIENCE_S, deadline - time.monotonic()))
+                self._stop_part(running, running.child, patience_s)
         for server in reversed(self._servers):
             try:
                 server.stop()
@@ -218,11 +223,11 @@ class Supervisor:
                 self._log.error("server does not stop", server=server.name, error=str(error))
         self._log.info("stopped")
 
-    def _stop_part(self, running: _Running, child: subprocess.Popen[bytes]) -> None:
+    def _stop_part(self, running: _Running, child: subprocess.Popen[bytes], patience_s: float) -> None:
         child.terminate()
         processes.send(child.pid, signal.SIGCONT)  # a stopped process would not hear it
         try:
-            child.wait(running.part.stop_timeout_s)
+            child.wait(patience_s)
         except subprocess.TimeoutExpired:
             self._log.warning("part did not stop, killing it", part=running.part.name)
             child.kill()

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from rows import NOW, association, at_once, instance
+from storage_rows import NOW, association, at_once, instance
 
 from storage import associations, configurations, events, instances, studies
 from storage.database import Connection, connect

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg_pool import PoolTimeout
-from rows import at_once
+from storage_rows import at_once
 
 from dicom_node.embedded.postgres import EmbeddedPostgres
 from storage import database, node

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rows import at_once
+from storage_rows import at_once
 
 from storage.files import FileStore, FolderStore, sha256_of
 

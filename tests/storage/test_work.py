@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from rows import announced, at_once, job
+from storage_rows import announced, at_once, job
 
 from storage import deliveries, jobs, outbox, results
 from storage.database import Connection, connect
