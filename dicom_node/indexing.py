@@ -8,7 +8,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from storage.records import Association, Instance
 log = structlog.get_logger()
 
 BATCH = 64
+_HASHING_THREADS = 2
 
 #: errors of the database that are about one row, not about the database being away
 _ABOUT_THE_ROW = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
@@ -124,10 +126,12 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
                     done.append(entry)
 
     note(("started.json", "opened.json"))
-    for entry in batch:
-        if entry.kind == "dcm":
+    objects_in_order = [entry for entry in batch if entry.kind == "dcm"]
+    with ThreadPoolExecutor(_HASHING_THREADS) as threads:  # hashing leaves the interpreter free to parse meanwhile
+        digests = [threads.submit(_sha256, entry.path) for entry in objects_in_order]
+        for entry, digest in zip(objects_in_order, digests, strict=True):
             try:
-                parsed = _parse(entry)
+                parsed = _parse(entry, digest.result)
             except FileNotFoundError:
                 continue
             except _UnusableError as error:
@@ -145,8 +149,9 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
         ]
         try:
             with pool.connection() as connection:
+                described: set[str] = set()
                 for parsed in objects:
-                    _add(connection, parsed)
+                    _add(connection, parsed, described)
         except _ABOUT_THE_ROW:
             _add_one_by_one(objects, set_aside, pool)
         done += [parsed.entry for parsed in objects]
@@ -158,12 +163,12 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
 # ------------------------------------------------------------------ objects
 
 
-def _parse(entry: Entry) -> _Parsed:
+def _parse(entry: Entry, digest: Callable[[], str]) -> _Parsed:
     """Read header and digest of one object; its path in the store is not known yet. Raises _UnusableError, OSError."""
     try:
         head = read_file_head(entry.path)
         instance = read_instance(entry.path)
-        sha256 = _sha256(entry.path)
+        sha256 = digest()
     except (UnreadableHeader, NotPart10Error) as error:
         raise _UnusableError(str(error)) from error
     except OSError as error:
@@ -184,15 +189,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _add(connection: Connection, parsed: _Parsed) -> None:
-    """Insert one object, with a sample header if its series has none yet."""
+def _add(connection: Connection, parsed: _Parsed, described: set[str]) -> None:
+    """Insert one object, with a sample header if its series has none yet; `described` are series known to have one."""
     instance = parsed.instance
     header: Mapping[str, Any] = {}
-    if storage.instances.needs_header(connection, instance.study_instance_uid, instance.series_instance_uid):
+    series = instance.series_instance_uid
+    if series not in described and storage.instances.needs_header(connection, instance.study_instance_uid, series):
         try:
             header = series_header(parsed.entry.path)
         except UnreadableHeader as error:
-            log.warning("series without a header", series=instance.series_instance_uid, reason=str(error))
+            log.warning("series without a header", series=series, reason=str(error))
+    described.add(series)
     instance = replace(instance, is_ours=is_ours(instance.attributes) or is_ours(header))  # loop guard
     description = str(instance.attributes.get("StudyDescription") or "")
     added = storage.instances.add(connection, instance, header, description)
@@ -212,7 +219,7 @@ def _add_one_by_one(objects: list[_Parsed], set_aside: Any, pool: "ConnectionPoo
         try:
             with pool.connection() as connection:
                 _know_association(connection, parsed)
-                _add(connection, parsed)
+                _add(connection, parsed, set())
         except _ABOUT_THE_ROW as error:
             set_aside(parsed.entry, f"the database cannot take its header: {type(error).__name__}")
 
