@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from enum import Enum
 from pathlib import Path
@@ -163,7 +164,7 @@ class EmbeddedPostgres:
             "UTF8",
             "--locale=C.UTF-8",
         ]
-        if int(_major(folder)) >= 17:
+        if sys.platform == "linux" and int(_major(folder)) >= 17:
             command.append("--sync-method=syncfs")  # one call instead of one per file: a third of the time
         done = subprocess.run(
             command,
@@ -205,6 +206,9 @@ class EmbeddedPostgres:
             "log_min_error_statement": "panic",
             "logging_collector": "off",
         }
+        if sys.platform == "linux":
+            # Before recovery everything is synced: one call instead of one per file is seconds less on a busy disk.
+            options["recovery_init_sync_method"] = "syncfs"
         if _shared_memory_is_small():
             options["dynamic_shared_memory_type"] = "mmap"
         command = [str(folder / "postgres"), "-D", str(self._cluster)]
