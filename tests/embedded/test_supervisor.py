@@ -66,6 +66,7 @@ def start(server_dir, eventually) -> Iterator[Callable[[dict[str, str]], Node]]:
 def test_starts_again_what_is_killed_and_stops_in_order(start, server_dir, eventually):
     node = start({"receiver": POLITE, "worker": POLITE})
     node.says("ready:")
+    node.says(r"runs \d", 2)
     broker = EmbeddedBroker(server_dir)
     for part in ("worker", "receiver", "worker"):
         before = node.pid_of(part)
@@ -99,7 +100,7 @@ def test_parts_that_do_not_stop_are_killed(start):
 def test_killed_itself_its_parts_die_and_the_next_one_starts_at_once(start, server_dir, eventually):
     first = start({"receiver": STUBBORN, "worker": POLITE})
     first.says("ready:")
-    first.says("runs", 2)
+    first.says(r"runs \d", 2)
     orphans = [first.pid_of("receiver"), first.pid_of("worker")]
     broker = EmbeddedBroker(server_dir)
     broker_pid = broker.pid
