@@ -28,6 +28,11 @@ class Predictor(Protocol):
         ...
 
     @property
+    def in_channels(self) -> tuple[str, ...]:
+        """Names of the input channels, in order."""
+        ...
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Names of the output channels, in order."""
         ...

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable
 
 _TREATMENT = re.compile(
+    # no \b after an abbreviation: a Chinese character is a word character, and "TACE" often stands before one
     r"resect(?:ion|ed)|hepatectom\w+|(?:segment|lob)ectom\w+"
-    r"|\bc?TACE\b|\bDEB-?TACE\b|\bTAE\b|\bTARE\b|\bSIRT\b|\bY-?90\b|chemo-?emboli[sz]\w+|(?:radio-?)?emboli[sz]\w+"
-    r"|\bRFA\b|\bMWA\b|radio-?frequency|cryo-?ablat\w+|ablat(?:ion|ed|ive)|\bPEI\b"
-    r"|\bOLT\b|\bLDLT\b|\bDDLT\b|transplant\w*|lipiodol"
+    r"|(?<![a-z])(?:c?TACE|DEB-?TACE|TAE|TARE|SIRT|Y-?90|RFA|MWA|PEI|OLT|LDLT|DDLT)(?![a-z])"
+    r"|chemo-?emboli[sz]\w+|(?:radio-?)?emboli[sz]\w+|radio-?frequency|cryo-?ablat\w+|ablat(?:ion|ed|ive)"
+    r"|transplant\w*|lipiodol"
     r"|切除|介入(?!科|室|放射|中心)|射频|消融|栓塞|移植|碘油|微波治疗",
     re.IGNORECASE,
 )

@@ -66,8 +66,10 @@ class OracleCase:
         share = _share((liver - 1) * min(self.liver_radii_mm), soft)
         values = np.where(body > 1, values, values + share * (self.liver_hu[phase] - FAT))
         # portal vein: a bar inside the liver, bright in the portal-venous phase, a little in the arterial one
-        vein = np.maximum(np.abs(points[:, 1] - 20) - 4, np.maximum(np.abs(points[:, 2] + 10) - 4, np.abs(points[:, 0]) - 30))
-        values += _share(vein, soft) * (self.extra.get("vein_ap", 20.0), self.extra.get("vein_pvp", 35.0))[phase]
+        vein = np.maximum(
+            np.abs(points[:, 1] - 20) - 4, np.maximum(np.abs(points[:, 2] + 10) - 4, np.abs(points[:, 0]) - 30)
+        )
+        values += _share(vein, soft) * (self.extra.get("vein_ap", 12.0), self.extra.get("vein_pvp", 25.0))[phase]
         aorta = np.hypot(points[:, 0] - 20, points[:, 1] - 84) - 9
         values += _share(aorta, soft) * (self.aorta_hu[phase] - FAT)
         for lesion in self.lesions:

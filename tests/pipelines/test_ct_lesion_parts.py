@@ -1,0 +1,217 @@
+"""Parts of ct_lesion against known answers: history texts, registration, measures, dividing of lesions."""
+
+import math
+
+import highdicom as hd
+import numpy as np
+import pytest
+from ct_oracle import CHANNELS, OracleCase, Sphere, oracle_bundles
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.ct_lesion import measure
+from pipelines.ct_lesion.grid import Grid, grid_over, image_of, onto
+from pipelines.ct_lesion.history import earlier_treatment
+from pipelines.ct_lesion.lesions import CLASSES, find_lesions, on_source
+from pipelines.ct_lesion.localisation import coarse_phases, find_liver
+from pipelines.ct_lesion.registration import register
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CT liver post TACE",
+        "Abdomen 3-phase, s/p right hepatectomy 2019",
+        "follow-up after RFA",
+        "prior TACE x2, new lesion?",
+        "HCC, microwave ablation 3/2021",
+        "status post liver transplantation",
+        "Leber nach Chemoembolisation",
+        "肝癌切除术后复查",
+        "上腹部增强 肝癌介入术后",
+        "射频消融后",
+        "TACE治疗史",
+        "liver_resection_followup",
+        "history of hepatic resection",
+    ],
+)
+def test_earlier_treatment_is_noticed(text: str) -> None:
+    assert earlier_treatment(["CT", text]) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "CT liver arterial portal",
+        "no prior resection",
+        "HCC without TACE",
+        "pre-TACE planning",
+        "before hepatectomy",
+        "prior to resection",
+        "evaluation for liver transplant",
+        "liver donor work-up for transplantation",
+        "no history of previous TACE, RFA naive",
+        "status post right colon resection, liver metastases?",
+        "renal transplant",
+        "无切除史",
+        "术前评估 拟行肝切除",
+        "介入科 上腹部增强CT",
+        "未行介入治疗",
+        "胃切除术后",
+        "FACE surface interface",
+    ],
+)
+def test_no_earlier_treatment_is_read_into_other_words(text: str) -> None:
+    assert earlier_treatment([text]) is None
+
+
+def test_registration_recovers_a_breath() -> None:
+    """8 mm to the head and a little aside: left over everywhere in the liver is less than 2 mm."""
+    case = OracleCase(
+        (Sphere((30, -10, 10), 12, "HCC"),),
+        (50, 120, 120),
+        (3.5, 2.0, 2.0),
+        arterial_shift_mm=(1.0, 2.0, 8.0),
+        noise_hu=6,
+    )
+    study = case.study()
+    arterial, portal_venous = image_of(study.arterial), image_of(study.portal_venous)
+    bundle = oracle_bundles()["ct_liver"]
+    grid = grid_over(study.portal_venous, bundle.spacing_mm)
+    localised = find_liver(*coarse_phases(arterial, portal_venous, grid), grid, bundle)
+    found = register(arterial, portal_venous, localised)
+    points = grid.positions_mm(np.argwhere(localised.liver)[::97])
+    moved = np.asarray([found.transform.TransformPoint(point) for point in points.tolist()]) - points
+    assert np.abs(moved - (1.0, 2.0, 8.0)).max() < 2.0
+    assert found.shift_mm == pytest.approx((1.0, 2.0, 8.0), abs=1.0)
+    assert found.gain > 0.05
+
+
+def test_phases_that_match_are_left_where_they_are() -> None:
+    study = OracleCase((), (50, 120, 120), (3.5, 2.0, 2.0), noise_hu=6).study()
+    arterial, portal_venous = image_of(study.arterial), image_of(study.portal_venous)
+    bundle = oracle_bundles()["ct_liver"]
+    grid = grid_over(study.portal_venous, bundle.spacing_mm)
+    localised = find_liver(*coarse_phases(arterial, portal_venous, grid), grid, bundle)
+    points = grid.positions_mm(np.argwhere(localised.liver)[::97])
+    transform = register(arterial, portal_venous, localised).transform
+    moved = np.asarray([transform.TransformPoint(point) for point in points.tolist()]) - points
+    assert np.abs(moved).max() < 1.0
+
+
+def _ball(radius_mm: float, spacing_mm: tuple[float, float, float], centre: tuple[float, float, float]) -> hd.Volume:
+    shape = [2 * math.ceil(radius_mm / s) + 6 for s in spacing_mm]
+    affine = np.diag([0.0, 0, 0, 1])
+    affine[2, 0], affine[1, 1], affine[0, 2] = spacing_mm
+    affine[:3, 3] = np.asarray(centre) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    points = np.indices(shape).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]
+    inside = np.linalg.norm(points - centre, axis=1) <= radius_mm
+    return hd.Volume(inside.reshape(shape), affine, "PATIENT")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    radius=st.floats(6, 25),
+    pixel=st.floats(0.5, 0.9),
+    slices=st.floats(0.6, 2.0),
+    centre=st.tuples(*[st.floats(-200, 200)] * 3),
+)
+def test_measures_of_a_ball(radius: float, pixel: float, slices: float, centre: tuple[float, float, float]) -> None:
+    volume = _ball(radius, (slices, pixel, pixel), centre)
+    mask = volume.array
+    assert measure.volume_mm3(mask, volume) == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.05)
+    assert measure.long_axis_mm(mask, volume) == pytest.approx(2 * radius, abs=1.5 * pixel + slices**2 / (2 * radius))
+    assert measure.centre_mm(mask, volume) == pytest.approx(centre, abs=0.05)
+    low, high = measure.box_mm(mask, volume)
+    assert np.subtract(high, low) == pytest.approx([2 * radius] * 3, abs=2 * max(pixel, slices))
+    assert np.add(high, low) / 2 == pytest.approx(centre, abs=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(axes=st.sets(st.sampled_from([0, 1, 2])), order=st.permutations([0, 1, 2]))
+def test_measures_do_not_depend_on_storage(axes: set[int], order: list[int]) -> None:
+    volume = _ball(9.0, (1.0, 0.7, 0.7), (10.0, -20.0, 30.0))
+    stored = volume.flip_spatial(sorted(axes)) if axes else volume
+    assert np.ravel(measure.box_mm(stored.array, stored)) == pytest.approx(
+        np.ravel(measure.box_mm(volume.array, volume))
+    )
+    assert measure.centre_mm(stored.array, stored) == pytest.approx((10.0, -20.0, 30.0), abs=1e-6)
+    turned = volume.permute_spatial_axes(order)
+    assert np.ravel(measure.box_mm(turned.array, turned)) == pytest.approx(
+        np.ravel(measure.box_mm(volume.array, volume))
+    )
+
+
+def test_part_of_a_volume_measures_as_the_whole() -> None:
+    volume = _ball(9.0, (1.0, 0.7, 0.7), (0.0, 0.0, 0.0))
+    part = volume.array[4:, 3:, 5:]
+    assert measure.centre_mm(part, volume, (4, 3, 5)) != measure.centre_mm(part, volume)
+    whole = np.zeros_like(volume.array)
+    whole[4:, 3:, 5:] = part
+    assert measure.centre_mm(part, volume, (4, 3, 5)) == pytest.approx(measure.centre_mm(whole, volume))
+    assert np.ravel(measure.box_mm(part, volume, (4, 3, 5))) == pytest.approx(np.ravel(measure.box_mm(whole, volume)))
+
+
+def test_single_voxel_has_a_size() -> None:
+    volume = hd.Volume(np.ones((1, 1, 1), bool), np.diag([3.0, 0.7, 0.7, 1.0]), "PATIENT")
+    assert measure.long_axis_mm(volume.array, volume) == pytest.approx(0.7)
+    assert measure.volume_mm3(volume.array, volume) == pytest.approx(3 * 0.7 * 0.7)
+
+
+GRID = Grid((0.0, 0.0, 0.0), (3.0, 1.5, 1.5), (30, 60, 60))
+
+
+def _maps(**classes: tuple[tuple[int, int, int], int, float]) -> np.ndarray:
+    """Liver everywhere, with cubes of a class: name=(corner, edge in voxels, probability)."""
+    out = np.zeros((len(CHANNELS), *GRID.shape), np.float32)
+    out[1] = 1
+    for name, (corner, edge, p) in classes.items():
+        where = tuple(slice(c, c + edge) for c in corner)
+        out[(CHANNELS.index(name), *where)] = p
+        out[(1, *where)] -= p
+    return out
+
+
+def test_uncertain_and_tiny_spots_are_no_lesions() -> None:
+    found = find_lesions(_maps(HCC=((5, 5, 5), 5, 0.45), CYST=((20, 40, 40), 1, 0.99)), CHANNELS, GRID)
+    assert found.candidates == ()
+
+
+def test_class_probabilities_are_renormalised() -> None:
+    maps = _maps(HCC=((5, 5, 5), 6, 0.6))
+    maps[CHANNELS.index("HEM"), 5:11, 5:11, 5:11] = 0.2
+    maps[1, 5:11, 5:11, 5:11] = 0.2
+    (candidate,) = find_lesions(maps, CHANNELS, GRID).candidates
+    assert candidate.class_probabilities == pytest.approx(
+        dict.fromkeys(CLASSES, 0.0) | {"HCC": 0.75, "HEM": 0.25}, abs=1e-5
+    )
+    assert candidate.malignant_probability == pytest.approx(0.75, abs=1e-5)
+    assert candidate.score == pytest.approx(0.8, abs=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(corner=st.tuples(st.integers(2, 25), st.integers(2, 55), st.integers(2, 55)), thick=st.floats(3.0, 7.0))
+def test_every_lesion_has_a_voxel_on_a_coarser_source(corner: tuple[int, int, int], thick: float) -> None:
+    """Thick source slices may pass a tiny lesion by; it still gets a voxel."""
+    found = find_lesions(_maps(MET=(corner, 2, 0.6)), CHANNELS, GRID)
+    source = hd.Volume(np.zeros((14, 40, 40), np.int16), np.diag([thick, 2.3, 2.3, 1.0])[[2, 1, 0, 3]], "PATIENT")
+    masks = on_source(found, image_of(source))
+    assert [bool(mask.any()) for mask in masks.lesions] == [True] * len(found.candidates)
+
+
+def test_resampling_averages_the_noise_away() -> None:
+    """Onto voxels of 8 times the volume, white noise falls at least to half."""
+    rng = np.random.default_rng(1)
+    volume = hd.Volume(rng.normal(100, 20, (40, 60, 60)).astype(np.float32), np.eye(4)[[2, 1, 0, 3]], "PATIENT")
+    grid = grid_over(volume, (2.0, 2.0, 2.0))
+    assert onto(image_of(volume), grid)[2:-2, 2:-2, 2:-2].std() < 10
+
+
+def test_resampling_onto_the_same_grid_changes_nothing() -> None:
+    rng = np.random.default_rng(2)
+    affine = np.diag([3.0, 0.8, 0.8, 1.0])[[2, 1, 0, 3]]
+    affine[:3, 3] = (-100, 20, 7)
+    volume = hd.Volume(rng.integers(-100, 200, (20, 30, 40)).astype(np.int16), affine, "PATIENT")
+    for stored in (volume, volume.flip_spatial([0]), volume.flip_spatial([1, 2])):
+        assert onto(image_of(stored), grid_over(stored, (3.0, 0.8, 0.8))) == pytest.approx(volume.array, abs=1e-3)
