@@ -64,7 +64,7 @@ _TABLE: dict[str, Concept] = {
     "malignant_probability": Concept("DCM", "111047", "Probability of cancer", "PS3.16 CID 6048"),
     "certainty": Concept("DCM", "111012", "Certainty of Finding", "PS3.16 CID 6048"),
     "lesion_count": Concept("SCT", "246206008", "Number of lesions", "PS3.16 SNOMED CT list", decimals=0),
-    "images_analysed": _private("IMAGES_ANALYSED", "Images analysed", decimals=0),
+    "images_not_analysed": _private("IMAGES_LEFT_OUT", "Images not analysed", decimals=0),
     "elasticity": Concept("DCM", "110830", "Elasticity", "PS3.16 CID 12308", decimals=2),
     # statements
     "presence": _private("PRESENCE", "Presence"),  # written with the finding's own concept as name

@@ -124,20 +124,19 @@ def to_bytes(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def series_description(provenance: Provenance, what: str = "") -> str:
-    """What every viewer shows of a result: which AI, and what it must not be taken for. At most 64 characters.
+def series_description(provenance: Provenance) -> str:
+    """What every viewer shows of a result. At most 64 characters; lists cut it after about 25.
 
-    what : said first when it fits, such as "NOT ANALYSED".
+    So what it must not be taken for comes first, then what it is, then what taught it.
     """
-    name = f"{provenance.title} {provenance.version}"
     words = "trained on simulation" if provenance.is_trained_on_simulation else "unverified"
-    return shortened(f"{name} - {what}research, {words}", 64)
+    return shortened(f"RESEARCH {provenance.title} {provenance.version}, {words}", 64)
 
 
-def disclaimer(provenance: Provenance) -> str:
-    """The same in full, for the text of the report."""
-    trained = f" Trained on: {provenance.trained_on}." if provenance.trained_on else ""
-    return f"Research use only. Result of an algorithm, not verified by a physician.{trained}"
+def disclaimer(provenance: Provenance) -> list[str]:
+    """The same for the text of the report, in sentences."""
+    sentences = ["Research use; not verified by a physician"]
+    return [*sentences, f"Trained on: {provenance.trained_on}"] if provenance.trained_on else sentences
 
 
 def copy_identity(source: Dataset, target: Dataset) -> None:

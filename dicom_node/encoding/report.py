@@ -1,12 +1,16 @@
 """Findings -> a Comprehensive 3D SR, "Imaging Measurement Report" (PS3.16 TID 1500).
 
 What a viewer needs, learnt from OHIF 3.13: each tracked thing must have a 2D graphic on a source image, or nothing of
-the report is shown; groups with one Tracking UID are merged; of a group the viewer prints the names, values and units
-of its numbers and the finding site. So each finding has a planar group (TID 1410) with its outline on its largest
-slice, and a volumetric group (TID 1411) that refers to its Segment, under one Tracking UID; and what concerns the
-whole exam is a group (TID 1501) whose numbers are inferred from a point on a key image.
+the report is shown; groups with one Tracking UID are merged; of a group with a region the viewer prints the names,
+values and units of its numbers and the finding site, of one without a region also its comments, a line each. So each
+finding has a planar group (TID 1410) with its outline on its largest slice, and a volumetric group (TID 1411) that
+refers to its Segment, under one Tracking UID. What concerns the whole exam comes last, as a group (TID 1501) whose
+numbers are inferred from a point in the liver, on an image without an outline, for texts of two findings on one image
+cover each other. A viewer prints five lines at most, so what must be read comes first.
 """
 
+import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +38,7 @@ from pipelines.findings import Evaluation, Finding, Findings, Measurement
 VOLUME_TOLERANCE = 0.01
 
 _EXAM = "Liver"  # tracking identifier of what is stated of the exam as a whole
+_LINE_CHARACTERS = 52
 _LIBRARY_CLASSES = (CTImageStorage, EnhancedCTImageStorage, MRImageStorage, EnhancedMRImageStorage)
 _Group = (
     sr.PlanarROIMeasurementsAndQualitativeEvaluations
@@ -104,10 +109,10 @@ def refusal_report(reason: str, sources: Mapping[str, Sequence[Dataset]], proven
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(provenance, "Study not analysed", header),
         algorithm_id=_algorithm(provenance),
-        measurements=[_number(Measurement("images_analysed", 0, "{images}"), mark)],
+        measurements=[_number(Measurement("images_not_analysed", len(images), "{images}"), mark)],
         qualitative_evaluations=[_statement("analysis", "not_analysed")],
     )
-    _comment(group, [f"Study not analysed: {reason}", disclaimer(provenance)], header)
+    _comment(group, [f"Study not analysed: {reason}", *disclaimer(provenance)], header)
     return _document(
         [group],
         header,
@@ -115,7 +120,7 @@ def refusal_report(reason: str, sources: Mapping[str, Sequence[Dataset]], proven
         _evidence(sources, None),
         provenance,
         role="refusal",
-        description=f"{provenance.title} - NOT ANALYSED: {reason}",
+        description=f"NOT ANALYSED by {provenance.title}: {reason}",
     )
 
 
@@ -151,13 +156,15 @@ def _finding_groups(
     return [planar, volumetric]
 
 
-def _exam_group(findings: Findings, mark: "_Mark", stack: SourceStack, provenance: Provenance) -> _Group:
+def _exam_group(findings: Findings, mark: _Mark, stack: SourceStack, provenance: Provenance) -> _Group:
     """What is true of the exam as a whole: how many findings, the liver's volume, what the reader should know."""
     organ = next((region for region in findings.regions if region.concept == "liver"), None)
     if organ is not None:
         voxels = int(np.count_nonzero(organ.mask))  # with the lesions in it, which have Segments of their own
         _check_volumes(organ.label, findings.measurements, voxels, stack)
-    numbers = [Measurement("lesion_count", len(findings.findings), "{lesions}"), *findings.measurements]
+    numbers = list(findings.measurements)
+    if findings.findings or not numbers:  # viewers print a zero as nothing; that there is none is said in words
+        numbers.insert(0, Measurement("lesion_count", len(findings.findings), "{lesions}"))
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(provenance, _EXAM, stack.header),
         finding_type=concept("lesion").code,
@@ -167,24 +174,34 @@ def _exam_group(findings: Findings, mark: "_Mark", stack: SourceStack, provenanc
         qualitative_evaluations=[_statement("lesion", "present" if findings.findings else "absent")],
     )
     warnings = [f"Note: {warning}" for warning in findings.warnings]
-    _comment(group, [_summary(findings), *warnings, disclaimer(provenance)], stack.header)
+    verified, *trained = disclaimer(provenance)
+    _comment(group, [_summary(findings), verified, *warnings, *trained], stack.header)
     return group
 
 
 def _summary(findings: Findings) -> str:
+    """The answer in one line: "3 lesions: 2 malignant, 1 benign"."""
     if not findings.findings:
-        return "No lesion found."
-    names = ", ".join(finding.tracking_id for finding in findings.findings)
-    return f"{len(findings.findings)} found: {names}."
+        return "No lesion found"
+    count = len(findings.findings)
+    statements = Counter(
+        item.value for finding in findings.findings for item in finding.evaluations if item.concept == "malignancy"
+    )
+    parts = [f"{number} {concept(key).meaning.lower()}" for key, number in sorted(statements.items(), reverse=True)]
+    return f"{count} lesion{'s' if count > 1 else ''}" + (f": {', '.join(parts)}" if parts else "")
 
 
 def _exam_mark(segments: Sequence[Segment], stack: SourceStack) -> _Mark:
-    """Deep inside the liver, outside of its lesions, on its largest slice; without one, in the first finding."""
-    regions = [segment for segment in segments if segment.site is None]
+    """Deep inside the liver, outside of its lesions, on the largest slice that shows no outline.
+
+    Without a liver, in the first finding; without that, in the middle of the stack.
+    """
     if not segments:
         return _Mark(stack.slices[len(stack.slices) // 2], (stack.columns / 2, stack.rows / 2))
-    segment = (regions or list(segments))[0]
-    index = segment.largest_slice
+    segment = next((item for item in segments if item.site is None), segments[0])
+    taken = {item.largest_slice for item in segments if item.site is not None}
+    free = [index for index in segment.slices if index not in taken] or segment.slices
+    index = max(free, key=lambda item: (int(segment.slice_voxels[item]), -item))
     return _Mark(stack.slices[index], inner_point(segment.mask[index]))
 
 
@@ -238,15 +255,19 @@ def _statement(name: str, value: str) -> sr.QualitativeEvaluation:
 
 
 def _comment(group: Any, texts: Iterable[str], header: Dataset) -> None:
-    """Text items at the end of a group: highdicom's templates have no place for them, TID 1501 is extensible."""
+    """Text items at the end of a group: highdicom's templates have no place for them, TID 1501 is extensible.
+
+    Broken into lines, as a viewer prints each item on one and cuts it at the edge of the window.
+    """
     for text in texts:
-        group[0].ContentSequence.append(
-            sr.TextContentItem(
-                name=concept("comment").code,
-                value=plain(text, header),
-                relationship_type=sr.RelationshipTypeValues.CONTAINS,
+        for line in textwrap.wrap(plain(text, header), _LINE_CHARACTERS, subsequent_indent="  "):
+            group[0].ContentSequence.append(
+                sr.TextContentItem(
+                    name=concept("comment").code,
+                    value=line,
+                    relationship_type=sr.RelationshipTypeValues.CONTAINS,
+                )
             )
-        )
 
 
 def _tracking(provenance: Provenance, name: str, header: Dataset) -> sr.TrackingIdentifier:
