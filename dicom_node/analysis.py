@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydicom
 
@@ -20,7 +20,7 @@ from pipelines.pipeline import Pipeline, Predictor
 class Answer:
     """What came of one study: result objects and the content of result.json."""
 
-    status: str  # "done" | "refused"
+    status: Literal["done", "refused"]
     reason: str | None
     objects: tuple[EncodedObject, ...]
     result: Mapping[str, Any]

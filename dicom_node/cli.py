@@ -247,10 +247,8 @@ def rules_dry_run(
 
     draft = load_configuration(_text_of(file))
     node = _node(_running(data_dir), "dry-run")
-    table = Table("study", "rule", "now", "draft", "why", box=None)
     for row in dry_run(node, draft, limit):
-        table.add_row(row.study_instance_uid, row.rule, row.now, row.draft, row.reason)
-    out.print(table)
+        print(f"{row.study_instance_uid}  rule {row.rule!r}: now {row.now}, then {row.draft}: {row.reason}")
 
 
 @app.command()
@@ -261,12 +259,12 @@ def studies(data_dir: DataDir = None, limit: int = 50) -> None:
     from storage.database import connect
 
     settings = with_server_urls(_running(data_dir))
-    table = Table("study", "last image", "images", "state", "why", box=None)
     with connect(str(settings.database_url)) as connection:
         for study in studies_table(connection, limit):
-            last = f"{study.last_received_at:%Y-%m-%d %H:%M:%S}"
-            table.add_row(study.study_instance_uid, last, str(study.instances), study.state, study.reason)
-    out.print(table)
+            print(
+                f"{study.last_received_at:%Y-%m-%d %H:%M:%S}  {study.study_instance_uid}  "
+                f"{study.instances:5d} images  {study.state}: {study.reason}"
+            )
 
 
 @app.command()
@@ -408,7 +406,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a bundle from phantoms or from a site's own cases."""
-    from models.training import train as train_bundle
+    from models.training.train import train as train_bundle
 
     target = out_dir or Path("bundles") / bundle
     train_bundle(bundle, data_dir=data, device=device, minutes=minutes, out_dir=target)

@@ -41,7 +41,7 @@ def dry_run(node: Node, draft: Configuration, limit: int) -> Iterator[DryRunRow]
                 if not rule_match.matched:
                     found[rule_match.rule.name] = ("-", rule_match.reason)
                     continue
-                binding = bind_roles(PIPELINES[rule_match.rule.run].roles, recognised, rule_match.rule.roles)
+                binding = bind_roles(PIPELINES[rule_match.rule.run].roles, recognised, rule_match.rule.roles, series)
                 text = f"runs {rule_match.rule.run}" if not binding.missing else "waits"
                 found[rule_match.rule.name] = (text, binding.missing or rule_match.reason)
             return found

@@ -153,7 +153,7 @@ def _note(node: Node, delivery: Delivery, outcome: Outcome) -> None:
     """Write one object's outcome at once, so that a crash right after it sends nothing twice."""
     with node.pool.connection() as connection:
         if outcome.delivered:
-            storage.deliveries.delivered(connection, delivery.id, outcome.status)
+            storage.deliveries.delivered(connection, delivery.id, outcome.status or 0)
             text = f"{delivery.destination} took {delivery.sop_instance_uid}"
         elif delivery.attempts >= node.settings.delivery_attempts:
             storage.deliveries.park(connection, delivery.id, outcome.status, outcome.reason)

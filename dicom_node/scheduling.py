@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from dicom_node.recognition.stacks import Stack
 from dicom_node.recognition.study import Recognised, recognise
 from dicom_node.routing.matching import RuleMatch, match
 from pipelines.catalogue import PIPELINES
-from storage.records import Association, Instance, Job, Study
+from storage.records import Association, Instance, Job, Series, Study
 
 log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ class Scheduler:
             holder.close()
 
     def _become_active(self, stop: threading.Event) -> psycopg.Connection | None:
-        connection = psycopg.connect(self.node.pool.conninfo, autocommit=True)
+        connection = psycopg.connect(str(self.node.settings.database_url), autocommit=True)
         while not stop.is_set():
             row = connection.execute("SELECT pg_try_advisory_lock(%s)", (ADVISORY_LOCK,)).fetchone()
             if row and row[0]:
@@ -131,7 +132,7 @@ class Scheduler:
         matches = match(self.node.configuration(), series, recognised)
         self._keep_verdicts(uid, recognised)
         verdicts = [
-            self._decide(rule_match, recognised, study, associations, jobs, now)
+            self._decide(rule_match, recognised, series, study, associations, jobs, now)
             for rule_match in matches
             if rule_match.matched
         ]
@@ -146,6 +147,7 @@ class Scheduler:
         self,
         rule_match: RuleMatch,
         recognised: Recognised,
+        series: Sequence[Series],
         study: Study,
         associations: Sequence[Association],
         jobs: Sequence[Job],
@@ -154,7 +156,7 @@ class Scheduler:
         """-> (state of the study as far as this rule goes, reason, when to look again)."""
         rule = rule_match.rule
         pipeline = PIPELINES[rule.run]
-        binding = bind_roles(pipeline.roles, recognised, rule.roles)
+        binding = bind_roles(pipeline.roles, recognised, rule.roles, series)
         settings = self.node.settings
         verdict = decide(
             binding,
@@ -286,6 +288,6 @@ class Scheduler:
             return
         target = self.node.settings.data_dir / "senders.json"
         aside = target.with_suffix(".tmp")
-        aside.write_text(json.dumps([sender.model_dump(mode="json") for sender in configuration.senders]))
+        aside.write_text(json.dumps([asdict(sender) for sender in configuration.senders]))
         os.replace(aside, target)
         self._senders_version = self.node.configuration_version

@@ -10,9 +10,10 @@ from pathlib import Path
 from dicom_node.embedded.broker import EmbeddedBroker
 from dicom_node.embedded.postgres import EmbeddedPostgres
 from dicom_node.embedded.supervisor import Part, Supervisor, held_data_dir
+from dicom_node.errors import ConfigurationError
 from dicom_node.running import announced
 from dicom_node.settings import Settings
-from storage.database import migrate
+from storage.database import MigrationError, migrate
 
 
 def database_server(settings: Settings) -> EmbeddedPostgres | None:
@@ -55,7 +56,10 @@ def up(settings: Settings) -> None:
     settings = with_server_urls(settings)
 
     def prepare() -> None:
-        migrate(str(settings.database_url))
+        try:
+            migrate(str(settings.database_url))
+        except MigrationError as error:
+            raise ConfigurationError(str(error)) from error
         for file in _ready_dir(settings).iterdir():
             file.unlink()
 

@@ -5,10 +5,12 @@ of a process that has run a convolution hangs, and threads keep the broker's hea
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import structlog
-from celery.signals import worker_ready
+from celery.platforms import SecurityWarning  # type: ignore[attr-defined]
+from celery.signals import setup_logging, worker_ready
 
 from dicom_node import tasks
 from dicom_node.node import Node
@@ -30,12 +32,19 @@ def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None
             ready_file.write_text(str(os.getpid()))
 
     worker_ready.connect(say_ready, weak=False)
+    setup_logging.connect(_keep_our_logging, weak=False)
+    # Celery warns a root user of pickled messages; this node takes JSON only.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     threads = 1 if "gpu" in queues else DELIVERY_THREADS
     name = f"{'+'.join(queues)}-{os.getpid()}@%h"
     app.worker_main(
-        ["worker", "--pool", "threads", "--concurrency", str(threads), "--queues", ",".join(queues), "--hostname", name,
+        ["--quiet", "worker", "--pool", "threads", "--concurrency", str(threads), "--queues", ",".join(queues), "--hostname", name,
          "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     )  # fmt: skip
+
+
+def _keep_our_logging(**_: object) -> None:
+    """A receiver of this signal keeps Celery from setting up logging of its own."""
 
 
 def warm(node: Node) -> None:
@@ -45,5 +54,5 @@ def warm(node: Node) -> None:
     for pipeline in PIPELINES.values():
         if pipeline.queue == "gpu":
             for predictor in node.bundles(pipeline).values():
-                predictor(np.zeros((predictor.input_channels, 32, 96, 96), np.float32))
+                predictor(np.zeros((len(predictor.in_channels), 32, 96, 96), np.float32))
     log.info("models are warm")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dicom_node.recognition.study import Recognised
+from dicom_node.recognition.study import OURS, Recognised
 from dicom_node.routing.configuration import Configuration, Rule
 from storage.records import Series
 
@@ -23,7 +23,7 @@ def match(configuration: Configuration, series: Sequence[Series], recognised: Re
     A rule matches when at least one series meets its condition; then all series are offered to the pipeline's roles.
     Series that this node made take no part, so that a result sent back never starts anything.
     """
-    ours = {verdict.series_instance_uid for verdict in recognised.series if verdict.is_ours}
+    ours = {verdict.series_instance_uid for verdict in recognised.series if verdict.kind == OURS}
     foreign = [one for one in series if one.series_instance_uid not in ours]
     return [_try(rule, foreign) for rule in configuration.rules]
 
