@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,8 +56,9 @@ def _pipeline(name: str) -> Any:
     return PIPELINES[name]
 
 
-def _node(settings: Settings, component: str, connections: int = 4) -> Any:
-    """The process's view of a node whose servers run."""
+@contextmanager
+def _node(settings: Settings, component: str, connections: int = 4) -> Iterator[Any]:
+    """The process's view of a node whose servers run; closes its connections at the end."""
     from dicom_node.log import configure
     from dicom_node.node import Node
     from dicom_node.up import with_server_urls
@@ -65,7 +68,10 @@ def _node(settings: Settings, component: str, connections: int = 4) -> Any:
     configure(component, settings.log_format)
     settings = with_server_urls(settings)
     pool = open_pool(str(settings.database_url), min_size=1, max_size=connections)
-    return Node(settings, pool, FolderStore(settings.store_dir))
+    try:
+        yield Node(settings, pool, FolderStore(settings.store_dir))
+    finally:
+        pool.close(timeout=1.0)
 
 
 def _running(data_dir: Path | None) -> Settings:
@@ -124,14 +130,14 @@ def schedule() -> None:
     from dicom_node.scheduling import Scheduler
     from dicom_node.up import ready_file
 
-    node = _node(Settings(), "schedule")
-    tasks.configure(str(node.settings.broker_url))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    ready = ready_file(node.settings, "schedule")
-    ready.parent.mkdir(parents=True, exist_ok=True)
-    Scheduler(node).run(stop, lambda: ready.write_text(str(os.getpid())))
+    with _node(Settings(), "schedule") as node:
+        tasks.configure(str(node.settings.broker_url))
+        ready = ready_file(node.settings, "schedule")
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        Scheduler(node).run(stop, lambda: ready.write_text(str(os.getpid())))
 
 
 @app.command()
@@ -148,10 +154,11 @@ def work(
     unknown = [name for name in queues if name not in QUEUES]
     if unknown:
         raise NodeError(f"no queue {unknown[0]!r}; there are: {', '.join(QUEUES)}")
-    node = _node(Settings(), f"work-{queue}-{number}")
-    ready = ready_file(node.settings, f"work-{queue}-{number}")
-    ready.parent.mkdir(parents=True, exist_ok=True)
-    run_worker(node, str(node.settings.broker_url), queues, ready)
+    name = f"work-{queue}-{number}"
+    with _node(Settings(), name) as node:
+        ready = ready_file(node.settings, name)
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        run_worker(node, str(node.settings.broker_url), queues, ready)
 
 
 @app.command()
@@ -161,10 +168,9 @@ def console() -> None:
 
     from dicom_node.console.app import console_app
 
-    node = _node(Settings(), "console")
-    uvicorn.run(
-        console_app(node.pool), host=node.settings.console_host, port=node.settings.console_port, log_level="warning"
-    )
+    with _node(Settings(), "console") as node:
+        host, port = node.settings.console_host, node.settings.console_port
+        uvicorn.run(console_app(node.pool), host=host, port=port, log_level="warning")
 
 
 @app.command()
@@ -246,8 +252,9 @@ def rules_dry_run(
     from dicom_node.routing.configuration import load_configuration
 
     draft = load_configuration(_text_of(file))
-    node = _node(_running(data_dir), "dry-run")
-    for row in dry_run(node, draft, limit):
+    with _node(_running(data_dir), "dry-run") as node:
+        rows = list(dry_run(node, draft, limit))
+    for row in rows:
         print(f"{row.study_instance_uid}  rule {row.rule!r}: now {row.now}, then {row.draft}: {row.reason}")
 
 

@@ -38,7 +38,8 @@ def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None
     threads = 1 if "gpu" in queues else DELIVERY_THREADS
     name = f"{'+'.join(queues)}-{os.getpid()}@%h"
     app.worker_main(
-        ["--quiet", "worker", "--pool", "threads", "--concurrency", str(threads), "--queues", ",".join(queues), "--hostname", name,
+        ["--quiet", "worker", "--pool", "threads", "--concurrency", str(threads), "--queues", ",".join(queues),
+         "--hostname", name,
          "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     )  # fmt: skip
 
