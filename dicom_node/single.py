@@ -69,5 +69,7 @@ def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predict
         created_at=datetime.now(UTC),
     )
     if inputs.missing:
-        return refuse(pipeline, {"": inputs.any_paths}, bundles, provenance, inputs.missing)
+        needed = "; ".join(role.meaning for role in pipeline.roles if role.required and role.name not in inputs.paths)
+        reason = f"The study lacks what {pipeline.name} needs: {needed}. Found: {inputs.missing}"
+        return refuse(pipeline, {"": inputs.any_paths}, bundles, provenance, reason)
     return analyse(pipeline, inputs.paths, bundles, provenance)
