@@ -47,6 +47,8 @@ _MAX_PDU_TAKEN_BYTES = 16 << 20  # a peer that promises more than this is cut of
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _RECEIVE_BUFFER_BYTES = 4 << 20
 _DRAIN_S = 10.0
+#: the library polls: many connections on which nothing happens must not eat the processor
+_HALF_OPEN_POLL_S, _POLL_S = 0.01, 0.001
 
 #: (result, source, diagnostic) of A-ASSOCIATE-RJ, PS3.8 Table 9-21
 REJECT_APPLICATION_CONTEXT = (0x01, 0x01, 0x02)
@@ -119,7 +121,7 @@ def _bound_server(ae: AE, acceptor: "_Acceptor", host: str, port: int, bind_with
                 contexts=[build_context(VERIFICATION)],
                 server_class=_Server,
                 request_handler=_Handler,
-                evt_handlers=[(evt.EVT_REQUESTED, acceptor.requested)],
+                evt_handlers=[(evt.EVT_REQUESTED, acceptor.requested), (evt.EVT_CONN_CLOSE, _let_go)],
             )
         except OSError:
             if time.monotonic() > deadline:
@@ -144,7 +146,7 @@ class _Acceptor:
         self._max_associations = max_associations
         self._accepted: set[_NodeAssociation] = set()
         self._lock = threading.Lock()
-        self._is_draining = False
+        self.is_draining = False
 
     def requested(self, event: evt.Event) -> None:
         """Decide on an association request before the library negotiates its presentation contexts."""
@@ -175,7 +177,7 @@ class _Acceptor:
         association.acceptor.supported_contexts = supported_contexts(request.presentation_context_definition_list)
         association.facts = AssociationFacts(secrets.token_hex(8), calling, called, peer_host, time.time_ns())
         with self._lock:
-            if self._is_draining:
+            if self.is_draining:
                 association.facts = None
                 return REJECT_CONGESTION
             if len(self._accepted) >= self._max_associations:
@@ -183,6 +185,7 @@ class _Acceptor:
                 association.facts = None
                 return REJECT_LOCAL_LIMIT
             self._accepted.add(association)
+        association.dul._run_loop_delay = _POLL_S
         return None
 
     def ended(self, association: "_NodeAssociation", facts: AssociationFacts) -> None:
@@ -197,15 +200,24 @@ class _Acceptor:
         """Abort all associations, each after the store that it is busy with."""
         deadline = time.monotonic() + within_s
         with self._lock:
-            self._is_draining = True
+            self.is_draining = True
             left = list(self._accepted)
         for association in left:
             # released at once: it only makes sure that an answer is queued before the abort
             if association.busy.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 association.busy.release()
-            association.abort()
+            # not abort(), which closes the socket while the answer may still be in the queue
+            association.acse.send_abort(0x00)
         for association in left:
             association.join(max(0.0, deadline - time.monotonic()))
+            if association.is_alive():
+                association.abort()
+
+
+def _let_go(event: evt.Event) -> None:
+    """A connection that closes before it asks for an association (a probe) must not wait for its time-out."""
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
 
 
 def _plain_address(address: str) -> str:
@@ -248,6 +260,7 @@ class _Handler(RequestHandler):
         association.facts = None
         association.dul.socket.__class__ = _NodeSocket
         association.dul.daemon = True
+        association.dul._run_loop_delay = _HALF_OPEN_POLL_S
         made: Association = association
         return made
 
@@ -297,7 +310,8 @@ class _NodeAssociation(Association):
             super()._serve_request(msg, context_id)
             return
         with self.busy:
-            self._serve_store(msg, context_id)
+            if not self.node_acceptor.is_draining:  # else it is aborted in a moment, and this object not begun
+                self._serve_store(msg, context_id)
 
     def _serve_store(self, request: Any, context_id: int) -> None:
         """Answer one C-STORE request; every request gets an answer or an abort (PS3.7 section 9.1.1)."""

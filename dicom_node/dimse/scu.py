@@ -1,6 +1,7 @@
 """The requestor: C-STORE of files as they are, and C-ECHO."""
 
 import logging
+import queue
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.contexts import VERIFICATION, proposed_contexts
@@ -29,6 +32,7 @@ _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what went wrong is in the results
 
 CONNECT_TIMEOUT_S = 10.0
+_LOOK_UP_S = 0.2
 
 #: (source, reason) of A-ASSOCIATE-RJ in words, PS3.8 Table 9-21
 _REJECT_REASONS = {
@@ -192,6 +196,8 @@ def _associated(
         )
     except (OSError, ValueError) as error:  # a name that is not known, an AE title that is none
         raise DestinationUnreachable(f"{host}:{port} cannot be reached: {error}") from error
+    association.__class__ = RequestorAssociation  # the library makes its own kinds only
+    association.dimse.__class__ = _Messages
     try:
         if association.is_rejected:
             answer: Any = association.acceptor.primitive
@@ -210,6 +216,40 @@ def _associated(
             association.release()
         if association.is_established:
             association.abort()
+
+
+class RequestorAssociation(Association):
+    """Gives back a response that the association's own thread took from under the one who waits for it.
+
+    That thread is to pause while a request is out, but a busy machine can stop it just before it does; the library
+    then drops the response, and the sender waits for the whole time-out and sends again.
+    """
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        if msg.MessageIDBeingRespondedTo is None:
+            super()._serve_request(msg, context_id)
+        else:
+            self.dimse.msg_queue.put((context_id, msg))
+
+
+class _Messages(DIMSEServiceProvider):
+    """Notices the end of the association while it waits for a response.
+
+    The library tells the one who waits by an empty message; when the association's own thread took that one, the
+    wait would last for the whole time-out.
+    """
+
+    def get_msg(self, block: bool = False) -> Any:
+        if not block:
+            return super().get_msg(False)
+        deadline = time.monotonic() + (self.dimse_timeout or float("inf"))
+        while True:
+            try:
+                return self.msg_queue.get(timeout=_LOOK_UP_S)
+            except queue.Empty:
+                is_over = not self.dul.is_alive() or self.dul.state_machine.current_state == "Sta1"
+                if is_over or time.monotonic() > deadline:
+                    return None, None
 
 
 def _without_nagle(event: evt.Event) -> None:

@@ -24,7 +24,7 @@ from dicom_node.dimse.contexts import IMPLICIT_LITTLE, TRANSFER_SYNTAXES, VERIFI
 from dicom_node.dimse.part10 import read_file_head
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
 from dicom_node.dimse.scp import running_scp
-from dicom_node.dimse.scu import echo, send_files
+from dicom_node.dimse.scu import RequestorAssociation, echo, send_files
 from dicom_node.dimse.status import AbortAssociationError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -56,6 +56,7 @@ def association(port: int, *contexts: Any) -> Iterator[Any]:
     ae = AE("SCU")
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
     made = ae.associate("127.0.0.1", port, ae_title="NODE", contexts=list(contexts) or [build_context(CT)])
+    made.__class__ = RequestorAssociation
     try:
         yield made
     finally:
