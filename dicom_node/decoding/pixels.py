@@ -108,8 +108,8 @@ def stored_values(dataset: pydicom.Dataset, frame: int) -> NDArray[np.integer[An
         array, _ = decoder.as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
     except Exception as error:  # decoders raise anything on a damaged bit stream
         raise UnreadableSeries(
-            f"Instance {uid}: Pixel Data (7FE0,0010) frame {frame + 1} cannot be decoded "
-            f"({type(error).__name__}), Transfer Syntax {syntax.name}; send the Series again."
+            f"Instance {uid}: Pixel Data (7FE0,0010) frame {frame + 1} cannot be decoded, Transfer Syntax {syntax.name} "
+            f"({_last_line(error)}); send the Series again, or uncompressed."
         ) from error
     if array.shape != (dataset.Rows, dataset.Columns):
         raise UnreadableSeries(
@@ -146,6 +146,12 @@ def check_pixel_description(dataset: pydicom.Dataset) -> None:
 def instance_uid(dataset: pydicom.Dataset) -> str:
     """SOP Instance UID for messages, "unknown" where it is missing."""
     return str(dataset.get("SOPInstanceUID", "unknown"))
+
+
+def _last_line(error: Exception) -> str:
+    """What the decoder itself said; pydicom puts it last."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:120] if lines else type(error).__name__
 
 
 def _has_preamble(head: bytes) -> bool:

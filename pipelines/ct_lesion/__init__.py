@@ -23,6 +23,8 @@ from pipelines.pipeline import Predictor
 
 #: Margin around the liver for the lesion network.
 MARGIN_MM = 12.0
+#: Two networks must agree on where the liver is: lesions lie at most so far from the coarse liver.
+REGION_MARGIN_MM = 10.0
 #: A lesion is called malignant from this probability on.
 MALIGNANT_FROM = 0.5
 
@@ -59,7 +61,8 @@ def run(study: CtLesionInput, bundles: Mapping[str, Predictor]) -> Findings:
     clock.lap("prepare")
     probabilities = bundles["ct_lesion"](image)
     clock.lap("infer")
-    found = find_lesions(probabilities, bundles["ct_lesion"].channels, fine)
+    around = localisation.around_liver(localised, fine, REGION_MARGIN_MM)
+    found = find_lesions(probabilities, bundles["ct_lesion"].channels, fine, around)
     masks = on_source(found, portal_venous)
     findings, summary = _report(found.candidates, masks, study.portal_venous)
     liver_ml = measure.volume_mm3(masks.liver, study.portal_venous) / 1000.0

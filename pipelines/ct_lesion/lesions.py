@@ -66,15 +66,23 @@ class SourceMasks:
     liver: NDArray[np.bool_]
 
 
-def find_lesions(probabilities: NDArray[np.float32], channels: Sequence[str], grid: Grid) -> LesionMap:
+def find_lesions(
+    probabilities: NDArray[np.float32],
+    channels: Sequence[str],
+    grid: Grid,
+    within: NDArray[np.bool_] | None = None,
+) -> LesionMap:
     """Divide the network's output into lesions.
 
     probabilities : float32 [channel, slice, row, column] on the grid, summing to 1 over the channels.
     channels : names, with "liver" and every name of CLASSES.
+    within : bool [slice, row, column], where lesions and liver may be; None: everywhere.
     """
     per_class = [probabilities[channels.index(name)] for name in CLASSES]
     probability: NDArray[np.float32] = np.asarray(np.sum(per_class, axis=0, dtype=np.float32))
-    liver_probability = probability + probabilities[channels.index("liver")]
+    if within is not None:
+        probability = probability * within
+    liver_probability = probability + probabilities[channels.index("liver")] * (1 if within is None else within)
     liver = largest_piece(liver_probability > 0.5)
     reach = (
         ndimage.distance_transform_edt(~liver, sampling=grid.spacing_mm) <= LIVER_MARGIN_MM if liver.any() else liver

@@ -7,7 +7,7 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.ct_lesion.grid import Grid, onto
+from pipelines.ct_lesion.grid import Grid, image_on, onto
 from pipelines.pipeline import Predictor
 
 
@@ -44,6 +44,15 @@ def find_liver(
     probabilities = bundle(np.stack([arterial, portal_venous]))
     liver = probabilities[bundle.channels.index("liver")] > 0.5
     return Localised(grid, arterial, portal_venous, largest_piece(liver))
+
+
+def around_liver(localised: Localised, grid: Grid, margin_mm: float) -> NDArray[np.bool_]:
+    """Voxels of another working grid within the margin of the coarse liver, bool [slice, row, column]."""
+    liver = onto(image_on(localised.grid, localised.liver.astype(np.float32)), grid, outside=0.0) > 0.5
+    if not liver.any():
+        return liver
+    near: NDArray[np.bool_] = ndimage.distance_transform_edt(~liver, sampling=grid.spacing_mm) <= margin_mm
+    return near
 
 
 def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

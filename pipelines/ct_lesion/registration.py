@@ -16,8 +16,8 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
-from pipelines.ct_lesion.grid import Grid, crop_around, image_on, onto, refined
-from pipelines.ct_lesion.localisation import Localised
+from pipelines.ct_lesion.grid import Grid, crop_around, onto, refined
+from pipelines.ct_lesion.localisation import Localised, around_liver
 
 #: Grid of the registration; finer costs time and gains little.
 SPACING_MM = 4.0
@@ -171,9 +171,7 @@ def _band_points(
     localised: Localised, grid: Grid, portal_venous: NDArray[np.float32]
 ) -> tuple[Points, NDArray[np.float32]]:
     """Points in and around the liver with their portal-venous values, thinned evenly."""
-    liver = onto(image_on(localised.grid, localised.liver.astype(np.float32)), grid, outside=0.0) > 0.5
-    distance = ndimage.distance_transform_edt(~liver, sampling=grid.spacing_mm)
-    indices = np.argwhere(distance <= BAND_MM)
+    indices = np.argwhere(around_liver(localised, grid, BAND_MM))
     indices = indices[:: -(-len(indices) // MAX_POINTS)]
     return grid.positions_mm(indices), portal_venous[tuple(indices.T)]
 

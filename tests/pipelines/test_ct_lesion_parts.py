@@ -215,3 +215,11 @@ def test_resampling_onto_the_same_grid_changes_nothing() -> None:
     volume = hd.Volume(rng.integers(-100, 200, (20, 30, 40)).astype(np.int16), affine, "PATIENT")
     for stored in (volume, volume.flip_spatial([0]), volume.flip_spatial([1, 2])):
         assert onto(image_of(stored), grid_over(stored, (3.0, 0.8, 0.8))) == pytest.approx(volume.array, abs=1e-3)
+
+
+def test_lesions_away_from_the_coarse_liver_do_not_count() -> None:
+    within = np.zeros(GRID.shape, bool)
+    within[:, :, :30] = True
+    found = find_lesions(_maps(HCC=((5, 5, 5), 5, 0.9), MET=((5, 40, 40), 5, 0.9)), CHANNELS, GRID, within)
+    assert [max(c.class_probabilities, key=c.class_probabilities.__getitem__) for c in found.candidates] == ["HCC"]
+    assert not (found.liver_probability[:, :, 30:] > 0).any()
