@@ -22,7 +22,7 @@ import storage.results
 from dicom_node.analysis import Answer, analyse
 from dicom_node.delivery import Outcome, pause_s, send
 from dicom_node.encoding.provenance import Predecessor, Provenance
-from dicom_node.lease import keep_lease
+from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import until_database_answers
 from pipelines.catalogue import PIPELINES
@@ -30,7 +30,7 @@ from storage.records import Delivery, Job
 
 log = structlog.get_logger()
 
-DELIVERY_LEASE_S = 120.0  # longer than sending one batch takes
+DELIVERY_LEASE_S = 15.0
 DELIVERY_BATCH = 50
 
 
@@ -41,7 +41,14 @@ def run_job(node: Node, job_id: int) -> None:
     if job is None:
         return  # another worker has it, or it is over: the message came twice
     log.info("job started", job=job.id, pipeline=job.pipeline, study=job.study_instance_uid, attempt=job.attempts)
-    with keep_lease(node, job):
+    settings = node.settings
+
+    def renew() -> None:
+        with node.pool.connection() as connection:
+            storage.jobs.heartbeat(connection, job.id, node.owner, settings.job_lease_s)
+
+    node.running_job = job
+    with kept(renew, settings.job_lease_s, settings.job_timeout_s):
         try:
             answer = _work(node, job)
         except Exception as error:
@@ -49,6 +56,8 @@ def run_job(node: Node, job_id: int) -> None:
             reason = f"{type(error).__name__}: {error}"
             until_database_answers(lambda: _give_back(node, job, reason))
             return
+        finally:
+            node.running_job = None
         until_database_answers(lambda: _keep(node, job, answer))
 
 
@@ -86,6 +95,14 @@ def _predecessor(node: Node, job: Job) -> Predecessor | None:
     )
 
 
+def leave(node: Node) -> None:
+    """The worker is asked to stop: hand a running job back at once, as an attempt that does not count."""
+    job = node.running_job
+    if job is not None:
+        with node.pool.connection(timeout=1.0) as connection:
+            storage.jobs.release(connection, job.id, node.owner, "the worker was stopped", count_attempt=False)
+
+
 def _keep(node: Node, job: Job, answer: Answer) -> None:
     """Results, the job's end and the order to deliver, in one transaction: all or nothing."""
     digests = [hashlib.sha256(item.data).hexdigest() for item in answer.objects]
@@ -111,7 +128,14 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
         storage.deliveries.create(connection, [result.id for result in results], list(job.send_to), "cpu")
         text = f"{job.pipeline}: {answer.status}" + (f", {answer.reason}" if answer.reason else "")
         storage.events.add(connection, job.study_instance_uid, "job", text, {"job": job.id, "results": len(results)})
-    log.info("job ended", job=job.id, status=answer.status, results=len(results), seconds=answer.result["seconds"])
+    log.info(
+        "job ended",
+        job=job.id,
+        status=answer.status,
+        reason=answer.reason,
+        results=len(results),
+        seconds=answer.result["seconds"],
+    )
 
 
 def _give_back(node: Node, job: Job, reason: str) -> None:
@@ -135,13 +159,24 @@ def deliver(node: Node, destination_name: str) -> None:
         if destination is None:
             _note_all(node, batch, Outcome.refused(None, f"destination {destination_name} is not in the rules"))
             continue
-        send(
-            destination,
-            batch,
-            read_path=node.store.path,
-            calling_ae_title=node.settings.ae_title,
-            report=lambda delivery, outcome: until_database_answers(lambda: _note(node, delivery, outcome)),
-        )
+        left = {delivery.id for delivery in batch}
+
+        def renew(left: set[int] = left) -> None:
+            with node.pool.connection() as connection:
+                storage.deliveries.extend(connection, sorted(left), DELIVERY_LEASE_S)
+
+        def report(delivery: Delivery, outcome: Outcome, left: set[int] = left) -> None:
+            until_database_answers(lambda: _note(node, delivery, outcome))
+            left.discard(delivery.id)
+
+        with kept(renew, DELIVERY_LEASE_S):
+            send(
+                destination,
+                batch,
+                read_path=node.store.path,
+                calling_ae_title=node.settings.ae_title,
+                report=report,
+            )
 
 
 def _note_all(node: Node, batch: Sequence[Delivery], outcome: Outcome) -> None:

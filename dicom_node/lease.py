@@ -1,18 +1,14 @@
-"""A running job's lease: renewed while its worker lives, so that a dead worker's job is soon taken over."""
+"""Leases on work in progress: renewed while the worker lives, so that a dead worker's work is soon taken over."""
 
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
-import storage.jobs
-from dicom_node.node import Node
-from storage.records import Job
+from dicom_node.patience import DATABASE_AWAY
 
 log = structlog.get_logger()
 
@@ -20,27 +16,27 @@ EXIT_STUCK = 70
 
 
 @contextmanager
-def keep_lease(node: Node, job: Job) -> Iterator[None]:
-    """Renew the lease from a thread until the block ends.
+def kept(renew: Callable[[], object], lease_s: float, stuck_after_s: float | None = None) -> Iterator[None]:
+    """Call `renew` from a thread, four times per lease, until the block ends.
 
-    A job that runs longer than `job_timeout_s` is stuck in native code, where Python cannot interrupt it: the process
-    ends, the supervisor starts another, and the job's attempt counts.
+    A database that is away is passed over: whether the lease was lost is decided when the work is written down.
+    Work that goes on for longer than `stuck_after_s` is stuck in native code, where Python cannot interrupt it: the
+    process ends, the supervisor starts another, and the attempt counts.
     """
     ended = threading.Event()
     started = time.monotonic()
 
     def beat() -> None:
-        while not ended.wait(node.settings.job_lease_s / 4):
-            if time.monotonic() - started > node.settings.job_timeout_s:
-                log.error("job stuck, worker ends", job=job.id, seconds=node.settings.job_timeout_s)
+        while not ended.wait(lease_s / 4):
+            if stuck_after_s is not None and time.monotonic() - started > stuck_after_s:
+                log.error("work is stuck, the worker ends", seconds=stuck_after_s)
                 os._exit(EXIT_STUCK)
             try:
-                with node.pool.connection(timeout=node.settings.job_lease_s / 2) as connection:
-                    storage.jobs.heartbeat(connection, job.id, node.owner, node.settings.job_lease_s)
-            except (psycopg.OperationalError, PoolTimeout):
-                continue  # the database is away; whether the lease was lost is decided at the end
+                renew()
+            except DATABASE_AWAY:
+                continue
 
-    thread = threading.Thread(target=beat, name=f"lease-{job.id}", daemon=True)
+    thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()
     try:
         yield

@@ -15,6 +15,7 @@ from dicom_node.routing.configuration import Configuration, load_configuration
 from dicom_node.settings import Settings
 from pipelines.pipeline import Pipeline, Predictor
 from storage.files import FolderStore
+from storage.records import Job
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Node:
     pool: ConnectionPool
     store: FolderStore
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    running_job: Job | None = None  # by the one thread that runs jobs in this process
     _bundles: dict[str, Predictor] = field(default_factory=dict)
     _configuration: tuple[int, Configuration] = (0, Configuration())
 

@@ -5,6 +5,7 @@ of a process that has run a convolution hangs, and threads keep the broker's hea
 """
 
 import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import structlog
 from celery.platforms import SecurityWarning  # type: ignore[attr-defined]
 from celery.signals import setup_logging, worker_ready
 
-from dicom_node import tasks
+from dicom_node import jobs, tasks
 from dicom_node.node import Node
+from dicom_node.patience import DATABASE_AWAY
 from pipelines.catalogue import PIPELINES
 
 log = structlog.get_logger()
@@ -28,6 +30,7 @@ def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None
         warm(node)
 
     def say_ready(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: _stop(node))
         if ready_file is not None:
             ready_file.write_text(str(os.getpid()))
 
@@ -42,6 +45,15 @@ def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None
          "--hostname", name,
          "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     )  # fmt: skip
+
+
+def _stop(node: Node) -> None:
+    """Stop at once: a warm shutdown would wait for a job that another worker can run as well."""
+    try:
+        jobs.leave(node)
+    except DATABASE_AWAY:
+        log.warning("the database is away, the job's lease will run out")
+    os._exit(0)
 
 
 def _keep_our_logging(**_: object) -> None:
