@@ -189,12 +189,13 @@ class _Acceptor:
         return None
 
     def ended(self, association: "_NodeAssociation", facts: AssociationFacts) -> None:
-        with self._lock:
-            self._accepted.discard(association)
         try:
             self._closed(facts, "released" if association.is_released else "aborted")
         except Exception as error:  # noqa: BLE001 - the thread ends here; there is nobody else to tell
             log.error("end of an association was not noted", association=facts.association_id, error=repr(error))
+        finally:  # only now, so that drain waits for the note
+            with self._lock:
+                self._accepted.discard(association)
 
     def drain(self, within_s: float) -> None:
         """Abort all associations, each after the store that it is busy with."""

@@ -109,3 +109,21 @@ def test_no_way_out_of_the_store(tmp_path, relative):
 def test_names_are_checked(tmp_path, sha256, suffix):
     with pytest.raises(ValueError, match="must be"):
         FolderStore(tmp_path).put_bytes(b"", sha256, suffix)
+
+
+def test_many_files_at_once(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    sources = []
+    for number in range(20):
+        path = tmp_path / f"{number}"
+        path.write_bytes(b"content %d" % (number // 2))  # every content twice
+        sources.append((path, sha256_of(path)))
+    store.put_file(*sources[4])
+    relatives = store.put_files(sources)
+    assert len(set(relatives)) == 10
+    for (path, digest), relative in zip(sources, relatives, strict=True):
+        assert digest in relative
+        assert store.path(relative).read_bytes() == path.read_bytes()
+    assert store.put_files(sources) == relatives
+    assert store.put_files([]) == []
+    assert list((tmp_path / "store" / ".aside").iterdir()) == []
