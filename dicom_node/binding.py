@@ -241,8 +241,8 @@ def _missing(
 def _count(stack: Stack, recognised: Recognised) -> Count:
     """Weigh a declared count: for the stack, the Series or the acquisition, whichever it can mean.
 
-    A number smaller than what is there means something else and is ignored. Stacks that meet their own number are
-    not counted as parts of another's acquisition.
+    A number smaller than what is there means something else and is ignored. Only stacks that declare the same number
+    can be reconstructions of one acquisition that it counts.
     """
     declared, by = stack.declared_count, stack.declared_by
     if declared is None or stack.slices > len(stack.instances):  # a multi-frame object is complete in itself
@@ -262,7 +262,6 @@ def _count(stack: Stack, recognised: Recognised) -> Count:
         if r.stack.stack_id == stack.stack_id
         or (
             r.stack.declared_count == declared
-            and len(r.stack.instances) + len(r.stack.duplicates) != declared
             and _acquisitions(r.stack) == acquisitions
             and r.stack.acquired_at_s is not None
             and stack.acquired_at_s is not None

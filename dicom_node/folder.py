@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dicom_node.assembly import bind_roles
 from dicom_node.errors import UnreadableSeries
-from dicom_node.recognition.ct_pixels import measure_enhancement
+from dicom_node.recognition.ct_pixels import Enhancement, measure_enhancement
 from dicom_node.recognition.headers import NotDicom, read_instance
 from dicom_node.recognition.stacks import Stack
 from dicom_node.recognition.study import recognise
@@ -53,5 +53,5 @@ def _instance(path: Path) -> Instance | None:
         return None
 
 
-def _enhancement(stack: Stack) -> object:
+def _enhancement(stack: Stack) -> Enhancement | None:
     return measure_enhancement([Path(instance.path) for instance in stack.instances])

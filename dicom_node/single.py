@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.analysis import Answer, analyse, refuse
+from dicom_node.decoding import load_ct_volume
+from dicom_node.decoding.ct import ct_lesion_input
 from dicom_node.encoding.provenance import Provenance
-from dicom_node.errors import NodeError
+from dicom_node.errors import NodeError, UnreadableSeries
 from dicom_node.folder import FolderInputs, inputs_from_folder
 from dicom_node.inference import open_bundles
 from dicom_node.settings import Settings
+from pipelines.catalogue import PIPELINES
 from pipelines.evaluation import EVALUATIONS
+from pipelines.inputs import CtLesionInput
 from pipelines.pipeline import Pipeline, Predictor
 
 #: `run` has no database and so no node identity; results of a node and of `run` must never share UIDs
@@ -57,6 +61,18 @@ def evaluate_cases(
     plots.mkdir(parents=True, exist_ok=True)
     plot(report, plots)
     return report
+
+
+def read_ct_phases(folder: Path) -> CtLesionInput:
+    """Both phases of the study in a folder, for the training of bundles from a site's cases.
+
+    Raises UnreadableSeries when one is not there.
+    """
+    pipeline = PIPELINES["ct_lesion"]
+    inputs = inputs_from_folder(folder, pipeline)
+    if inputs.missing:
+        raise UnreadableSeries(f"{folder}: {inputs.missing}")
+    return ct_lesion_input({role: load_ct_volume(paths) for role, paths in inputs.paths.items()})
 
 
 def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predictor] | Any) -> Answer:

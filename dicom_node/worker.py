@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import structlog
-from celery.platforms import SecurityWarning  # type: ignore[attr-defined]
+from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready
 
 from dicom_node import jobs, tasks

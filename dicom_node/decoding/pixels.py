@@ -108,8 +108,8 @@ def stored_values(dataset: pydicom.Dataset, frame: int) -> NDArray[np.integer[An
         array, _ = decoder.as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
     except Exception as error:  # decoders raise anything on a damaged bit stream
         raise UnreadableSeries(
-            f"Instance {uid}: Pixel Data (7FE0,0010) frame {frame + 1} cannot be decoded, Transfer Syntax {syntax.name} "
-            f"({_last_line(error)}); send the Series again, or uncompressed."
+            f"Instance {uid}: Pixel Data (7FE0,0010) frame {frame + 1} cannot be decoded, "
+            f"Transfer Syntax {syntax.name} ({_last_line(error)}); send the Series again, or uncompressed."
         ) from error
     if array.shape != (dataset.Rows, dataset.Columns):
         raise UnreadableSeries(

@@ -20,8 +20,8 @@ _POSITION_TOLERANCE_MM = 1e-3
 
 def check_segmentation(data: bytes, segments: Sequence[Segment], stack: SourceStack) -> None:
     """Frames lie on their source slices and hold exactly the masks. Raises InvalidResult otherwise."""
+    _check_identity(dcmread(BytesIO(data), stop_before_pixels=True), stack.header)
     dataset = hd.seg.segread(BytesIO(data))
-    _check_identity(dataset, stack.header)
     if set(dataset.get_segment_numbers()) != {segment.number for segment in segments}:
         raise InvalidResult("SEG: Segment Numbers are not those of the findings.")
     by_number = {segment.number: segment for segment in segments}

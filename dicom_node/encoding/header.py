@@ -118,6 +118,7 @@ def new_object(
 
 def to_bytes(dataset: Dataset) -> bytes:
     """The object as a Part 10 file."""
+    _keep_raw(dataset)
     buffer = BytesIO()
     with config.disable_value_validation():  # the source's identity is not ours to judge
         dcmwrite(buffer, dataset, enforce_file_format=True)
@@ -267,6 +268,19 @@ def _raw(dataset: Dataset, tag: BaseTag) -> RawDataElement:
     if len(value) % 2:
         value += b"\0" if vr == "UI" else b" "
     return RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+
+def _keep_raw(dataset: Dataset) -> None:
+    """Make pydicom write copied elements as they are; by default it decodes them and encodes them anew.
+
+    It takes a Dataset for unchanged when its encoding and character set are those it was read with, so we say so.
+    """
+    dataset.set_original_encoding(False, True, dataset._character_set)
+    for tag in dataset.keys():  # noqa: SIM118 - iterating a Dataset would decode its elements
+        element = dataset.get_item(tag)
+        if isinstance(element, DataElement) and element.VR == "SQ":
+            for item in element.value:
+                _keep_raw(item)
 
 
 def _written(element: DataElement, dataset: Dataset) -> bytes:

@@ -260,7 +260,7 @@ class _Reader:
 
 def _plain(node: yaml.Node) -> Any:
     """The value of a node; safe types only."""
-    return yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+    return yaml.SafeLoader("").construct_object(node, deep=True)
 
 
 def _scalar_in(node: yaml.Node, key: str) -> Any:
