@@ -22,6 +22,7 @@ def test_files_arrive_as_they_are_and_are_counted(tmp_path: Path) -> None:
     assert results == progress
     assert [r.path for r in results] == list(files.values())
     for kept in pacs.kept:
+        assert kept.study_instance_uid == "2.25.1"
         sent = files[kept.sop_instance_uid]
         assert kept.path is not None
         offset = read_file_head(sent).dataset_offset
