@@ -21,7 +21,6 @@ class KeptObject:
 
     sop_class_uid: str
     sop_instance_uid: str
-    study_instance_uid: str  # empty when the Dataset cannot be read
     transfer_syntax_uid: str
     calling_ae_title: str
     file_bytes: bytes = field(repr=False)
@@ -75,7 +74,6 @@ class StandInPacs:
             request.association.calling_ae_title,
         )
         file_bytes = head + bytes(request.dataset)
-        study = _study_instance_uid(file_bytes)
         with self._changed:
             path = None
             if self._folder is not None:
@@ -85,7 +83,6 @@ class StandInPacs:
                 KeptObject(
                     request.sop_class_uid,
                     request.sop_instance_uid,
-                    study,
                     request.transfer_syntax_uid,
                     request.association.calling_ae_title,
                     file_bytes,
@@ -93,11 +90,3 @@ class StandInPacs:
                 )
             )
             self._changed.notify_all()
-
-
-def _study_instance_uid(file_bytes: bytes) -> str:
-    try:
-        dataset = dcmread(BytesIO(file_bytes), stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
-        return str(dataset.get("StudyInstanceUID", ""))
-    except Exception:  # noqa: BLE001 - a PACS keeps what it is sent; pydicom raises many kinds on broken bytes
-        return ""
