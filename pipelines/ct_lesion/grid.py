@@ -166,6 +166,12 @@ def region_of(image: sitk.Image, grid: Grid, margin: int = 1) -> tuple[slice, sl
     return z, y, x
 
 
+def cut(image: sitk.Image, box: tuple[slice, slice, slice]) -> sitk.Image:
+    """The part of an image in an index box (slice, row, column); the image itself where that is all of it."""
+    size, start = [part.stop - part.start for part in box[::-1]], [part.start for part in box[::-1]]
+    return image if tuple(size) == image.GetSize() else sitk.RegionOfInterest(image, size, start)
+
+
 def _corners(shape: Sequence[int]) -> NDArray[np.int64]:
     ends = [(0, size - 1) for size in shape]
     return np.asarray(np.meshgrid(*ends, indexing="ij"), dtype=np.int64).reshape(3, 8).T
@@ -175,7 +181,7 @@ def _cropped(image: sitk.Image, grid: Grid, reach_mm: float) -> sitk.Image | Non
     reach = reach_mm + max(grid.spacing_mm)
     wider = np.ceil(reach / np.asarray(grid.spacing_mm)).astype(int)
     box = region_of(image, grid.sub((-wider).tolist(), (np.asarray(grid.shape) + wider).tolist()))
-    return None if box is None else image[box[2], box[1], box[0]]
+    return None if box is None else cut(image, box)
 
 
 def _along_axes(image: sitk.Image, spacing_mm: tuple[float, float, float]) -> list[float]:

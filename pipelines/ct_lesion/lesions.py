@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.ct_lesion.grid import Grid, back_onto, bounds, image_on, region_of
+from pipelines.ct_lesion.grid import Grid, back_onto, bounds, cut, image_on, region_of
 from pipelines.ct_lesion.localisation import largest_piece
 
 CLASSES = ("HCC", "ICC", "MET", "FNH", "HEM", "CYST")
@@ -101,7 +101,7 @@ def on_source(found: LesionMap, reference: sitk.Image) -> SourceMasks:
     box = region_of(reference, found.grid)
     if box is None:
         raise ValueError("the working grid does not meet the source images")
-    part = reference[box[2], box[1], box[0]]
+    part = cut(reference, box)
     liver = largest_piece(back_onto(part, found.grid, found.liver_probability) > 0.5)
     if not found.candidates:
         return SourceMasks(box, (), liver)
@@ -130,8 +130,9 @@ def _grown(probability: NDArray[np.float32]) -> NDArray[np.int32]:
     labels, count = ndimage.label(probability > GROW_PROBABILITY)
     if count == 0:
         return labels
-    peaks = ndimage.maximum(probability, labels, index=np.arange(1, count + 1))
-    keep = np.concatenate([[False], peaks >= SEED_PROBABILITY])
+    keep = np.zeros(count + 1, dtype=bool)
+    keep[labels[probability >= SEED_PROBABILITY]] = True
+    keep[0] = False
     grown: NDArray[np.int32] = np.where(keep[labels], labels, 0).astype(np.int32)
     return grown
 
