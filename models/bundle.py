@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle.config_parser import ConfigParser
 from numpy.typing import NDArray
 from torch import nn
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from monai.networks.nets import DynUNet
+from monai.networks.nets.dynunet import DynUNet
 from torch import Tensor, nn
 
 

@@ -151,7 +151,7 @@ def paint_body(canvas: Canvas, rng: np.random.Generator, style: Style, contrast:
     tall = 4000.0
     fat_mm = float(rng.uniform(6, 32)) * s
     soft = rng.random() < (0.6 if style.richness < 0.1 else 0.15)
-    filling: Hu = (float(rng.uniform(0, 55)),) * 2 if soft else hu["fat"]  # type: ignore[assignment]
+    filling: Hu = (float(rng.uniform(0, 55)),) * 2 if soft else hu["fat"]
     if style.has(rng, 0.8):  # table
         canvas.ellipsoid((-300.0, -300.0), (0, half[1] + 22, 0), (tall, 12, 220), edge)
     canvas.ellipsoid(hu["fat"] if not soft else filling, (0, 0, 0), (tall, half[1], half[0]), edge)
@@ -189,7 +189,7 @@ def paint_liver(canvas: Canvas, rng: np.random.Generator, style: Style, contrast
     big = float(np.exp(rng.normal(0, 0.1))) * 76 * s, float(np.exp(rng.normal(0, 0.08))) * 68 * s, 66.0 * s
     roughness = style.nodular_mm * smooth_field(rng, canvas.grid, 9) if style.nodular_mm else 0.0
     right = ellipsoid_mm(canvas.z, canvas.y, canvas.x, middle, big, rotation(rng, 8))
-    distance = right
+    distance: Array = right
     porta = (middle[0] - 12 * s, middle[1] + 5 * s, middle[2] + 40 * s)
     if style.richness > 0.1 or rng.random() < 0.3:
         left_scale = float(rng.uniform(0.75, 1.25))
@@ -198,12 +198,12 @@ def paint_liver(canvas: Canvas, rng: np.random.Generator, style: Style, contrast
         radii = (45 * s * left_scale, 40 * s, 72 * s * left_scale)
         left = ellipsoid_mm(canvas.z, canvas.y, canvas.x, centre, radii, rotation(rng, 12))
         blend = np.clip(0.5 + (left - right) / 30, 0, 1)
-        distance = right + blend * (left - right) + 15 * blend * (1 - blend)
+        distance = np.asarray(right + blend * (left - right) + 15 * blend * (1 - blend), np.float32)
         notch = ellipsoid_mm(
             canvas.z, canvas.y, canvas.x, (porta[0] - 35 * s, porta[1] + 12 * s, porta[2]), (42 * s, 32 * s, 22 * s)
         )
         distance = np.minimum(distance, -notch)
-    distance = distance + roughness
+    distance = np.asarray(distance + roughness, np.float32)
     if style.has(rng, 0.12):  # ascites
         rim = float(rng.uniform(5, 18))
         canvas.blend((slice(None),) * 3, coverage(distance + rim, style.edge_mm), contrast.tissue["fluid"])
@@ -267,10 +267,10 @@ def paint_organs(canvas: Canvas, rng: np.random.Generator, style: Style, contras
             float(rng.uniform(-75, 20)) * s,
             float(rng.uniform(-100, 100)) * s,
         )
-        radii = tuple(float(rng.uniform(12, 26)) * s for _ in range(3))
-        canvas.ellipsoid(hu["bowel"], at, (radii[0], radii[1], radii[2]), edge, inside=free)
+        tube = float(rng.uniform(12, 26)) * s, float(rng.uniform(12, 26)) * s, float(rng.uniform(12, 26)) * s
+        canvas.ellipsoid(hu["bowel"], at, tube, edge, inside=free)
         content = hu["air"] if rng.random() < 0.4 else hu["stomach_fluid"]
-        canvas.ellipsoid(content, at, (radii[0] - 4, radii[1] - 4, radii[2] - 4), edge, inside=free)
+        canvas.ellipsoid(content, at, (tube[0] - 4, tube[1] - 4, tube[2] - 4), edge, inside=free)
     if style.has(rng, 1.0):
         aorta = _near(rng, (0, 42 * s, 12 * s), 3)
         canvas.tube(hu["aorta"], (-300, aorta[1], aorta[2]), (300, aorta[1], aorta[2]), (10 * s, 12 * s), edge)

@@ -71,7 +71,7 @@ def _paint_lesion(
     z, y, x = canvas.z[window], canvas.y[window], canvas.x[window]
     distance = ellipsoid_mm(z, y, x, plan.centre_mm, plan.radii_mm, plan.turn)
     radius = float(np.prod(plan.radii_mm) ** (1 / 3))
-    part = Grid(distance.shape, canvas.grid.spacing_mm, (0.0, 0.0, 0.0))  # type: ignore[arg-type]
+    part = Grid(distance.shape, canvas.grid.spacing_mm, (0.0, 0.0, 0.0))
     if plan.lobulation:
         distance = distance + plan.lobulation * radius * smooth_field(rng, part, max(4.0, radius * 0.8))
     rho = np.clip(1 - distance / radius, 0, 4).astype(np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - the name all of its users know
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -93,7 +93,8 @@ def _base(case: CtCase, vendor: Vendor, rng: np.random.Generator, start: datetim
     return ds
 
 
-def _file(ds: Dataset, path: Path) -> None:
+def save(ds: Dataset, path: Path) -> None:
+    """Write a Dataset as a DICOM file, Explicit VR Little Endian."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = ds.SOPClassUID
     meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
@@ -170,7 +171,7 @@ def write_axial_series(
         ds.PixelSpacing = [f"{spacing[1]:.6f}", f"{spacing[2]:.6f}"]
         put_pixels(ds, volume[index], vendor)
         path = folder / f"{order:02d}-{number:04d}.dcm"
-        _file(ds, path)
+        save(ds, path)
         paths.append(path)
     return paths
 

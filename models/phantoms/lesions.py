@@ -226,9 +226,7 @@ def _hem(
     return np.asarray(ap, np.float32), np.asarray(pvp, np.float32)
 
 
-def _cyst(
-    rng: np.random.Generator, contrast: Contrast, rho: Array, texture: Array, radius_mm: float, plain: bool
-) -> Look:
+def _cyst(rng: np.random.Generator, _contrast: Contrast, rho: Array, *_: object) -> Look:
     value = float(np.clip(rng.normal(5, 6), -5, 18))
     return _flat(rho, value, value + rng.normal(1, 1.5))
 

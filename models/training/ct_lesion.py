@@ -16,7 +16,9 @@ from models.training.patches import Augmentation, cut, restyle
 
 SPACING_MM = LESION_SPACING_MM
 CHANNELS = ("background", "liver", *CLASSES)
-PATCHES = ((24, 64, 64), (16, 80, 80), (24, 80, 80), (32, 64, 64))
+# Patch sizes with the number of patches per batch, each batch about 200 000 voxels: many small ones show many lesions,
+# few large ones show what the network meets in use.
+PATCHES = (((16, 48, 48), 5), ((16, 64, 64), 3), ((24, 64, 64), 2), ((32, 80, 80), 1))
 # Weight of a lesion's voxels by its size, so that five voxels of metastasis count beside a whole liver.
 SMALL_MM, SMALL_WEIGHT = 25.0, 4.0
 PEAK_RATE = 3e-3
@@ -53,8 +55,9 @@ def _centre(rng: np.random.Generator, sample: Sample) -> NDArray[np.floating]:
 
 def weight_of(label: Tensor) -> Tensor:
     """Voxel weights [D, H, W] from the labels of a patch: lesions more, small ones much more, background less."""
-    weight = torch.ones(label.shape)
-    weight[label == 0] = 0.5
+    # Lesions are looked for in the liver only: what lies far from it matters little.
+    near = nnf.max_pool3d((label > 0).float()[None, None], (5, 9, 9), 1, (2, 4, 4))[0, 0]
+    weight = 0.1 + 0.9 * near
     lesion = (label > 1).numpy()
     if lesion.any():
         parts, count = ndimage.label(lesion)
@@ -67,11 +70,12 @@ def weight_of(label: Tensor) -> Tensor:
 
 
 def batches(samples: list[Sample], rng: np.random.Generator, size: int, normalise: Normalise) -> Iterator[Batch]:
-    """Endless batches; every batch has one patch size, drawn anew."""
+    """Endless batches; every batch has one patch size, drawn anew. size: 1 for the batches of PATCHES, 2 for twice."""
     while True:
-        how = augmentation(PATCHES[int(rng.integers(len(PATCHES)))])
+        patch, count = PATCHES[int(rng.integers(len(PATCHES)))]
+        how = augmentation(patch)
         images, labels, weights = [], [], []
-        for _ in range(size):
+        for _ in range(count * size):
             sample = samples[int(rng.integers(len(samples)))]
             image, label = cut(rng, sample["lesion_image"], sample["lesion_label"], _centre(rng, sample), how)  # type: ignore[arg-type]
             images.append(torch.as_tensor(normalise(restyle(rng, image, how))))

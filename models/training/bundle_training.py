@@ -19,53 +19,55 @@ from models.bundle import SHIPPED, bundle_folder, pick_device, read_config, sha2
 from models.training.cases import Sample, read_samples, write_phantoms
 from models.training.loop import Budget, fit, save_state
 from models.training.loop import Progress as Step
+from models.training.site_cases import PhasesLike, sample_of_site_case
 
 RECIPES = {"ct_liver": "models.training.ct_liver", "ct_lesion": "models.training.ct_lesion"}
 IN_CHANNELS = ("arterial", "portal_venous")
-# Turns a site's case folder into a sample; the node hands it in, because reading DICOM is not the models' business.
-ReadCase = Callable[[Path], Sample]
+# Finds and reads the two phases below a case folder's dicom/. The node hands it in: recognising series is its business.
+ReadPhases = Callable[[Path], PhasesLike]
 
 
 def train(
     bundle: str,
     *,
-    out: Path | str = "bundles",
+    out_dir: Path | str | None = None,
     data_dir: Path | str | None = None,
-    read_case: ReadCase | None = None,
+    read_phases: ReadPhases | None = None,
     cache_dir: Path | str | None = None,
     cases: int = 300,
     device: str = "auto",
     minutes: float | None = 60.0,
     steps: int | None = None,
-    batch: int = 2,
+    batch: int = 1,
     seed: int = 0,
     start_from: Path | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """Train a bundle and write it to `out`/<bundle>; returns that folder.
+    """Train a bundle and write it to out_dir (bundles/<bundle> when None); returns that folder.
 
-    Without data_dir the bundle learns from `cases` simulated patients, made once into cache_dir (a folder below `out`
-    when None). With data_dir it learns from a site's case folders through read_case; lesions without a mask count as
-    spheres of their diameter. minutes and steps limit the training, whichever ends first. start_from: a state dict
+    Without data_dir the bundle learns from `cases` simulated patients, made once into cache_dir (a folder beside
+    out_dir when None). With data_dir it learns from a site's case folders, whose phases read_phases finds and reads
+    from <case>/dicom; their lesions count as spheres of their diameter, because the folders carry no lesion masks.
+    minutes and steps limit the training, whichever ends first. start_from: a state dict
     to go on from. The same seed, steps and thread count give the same weights on one machine.
     Raises ValueError for an unknown bundle or when there is nothing to learn from.
     """
     if bundle not in RECIPES:
         raise ValueError(f"bundle {bundle}: no recipe; there are {', '.join(sorted(RECIPES))}")
     recipe = import_module(RECIPES[bundle])
-    out_dir = Path(out)
+    folder = Path(out_dir) if out_dir is not None else Path("bundles") / bundle
     torch.manual_seed(seed)
     if data_dir is None:
-        cache = Path(cache_dir) if cache_dir is not None else out_dir / ".samples"
+        cache = Path(cache_dir) if cache_dir is not None else folder.parent / ".samples"
         _make_phantoms(cache, cases, show_progress)
         samples = load_samples(cache, recipe.PREFIX)[:cases]
         source = f"{len(samples)} simulated patients"
     else:
-        if read_case is None:
-            raise ValueError("training from case folders needs a reader of case folders")
+        if read_phases is None:
+            raise ValueError("training from case folders needs read_phases, which finds the two phases in a folder")
         folders = sorted(p.parent for p in Path(data_dir).glob("*/truth.json"))
-        samples = [read_case(folder) for folder in folders]
-        source = f"{len(samples)} case folders of the site"
+        samples = [sample_of_site_case(case, read_phases(case / "dicom")) for case in folders]
+        source = f"{len(samples)} case folders of the site (lesions as spheres)"
     if not samples:
         raise ValueError(f"bundle {bundle}: no sample to learn from")
     parser = read_config(bundle_folder(bundle))
@@ -73,11 +75,13 @@ def train(
     if start_from is not None:
         load_state(network, start_from)
     normalise = parser.get_parsed_content("preprocessing")
+    state = folder.parent / f".{bundle}.checkpoint.pt"
     began = time.monotonic()
     last = [Step(0, 0.0, 0.0, 0.0)]
     columns = (
         TextColumn(f"training {bundle}"), BarColumn(),
-        TextColumn("step {task.fields[step]}  loss {task.fields[loss]:.3f}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("step {task.fields[step]}  loss {task.fields[loss]:.3f}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, disable=not show_progress) as bar:
         task = bar.add_task("train", total=1.0, step=0, loss=0.0)
@@ -93,21 +97,20 @@ def train(
             Budget(steps=steps, minutes=minutes),
             device=str(pick_device(device)),
             peak_rate=recipe.PEAK_RATE,
-            checkpoint=out_dir / f".{bundle}.checkpoint.pt",
+            checkpoint=state,
             on_step=on_step,
         )
-    state = out_dir / f".{bundle}.checkpoint.pt"
     save_state(kept, state)
     facts = {
         "data": source,
         "steps": last[0].step,
-        "patches_per_step": batch,
+        "batch": batch,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "final_loss": round(last[0].loss, 4),
         "seed": seed,
         "finished": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-    folder = install(bundle, state, out_dir, facts)
+    install(bundle, state, folder, facts)
     state.unlink()
     return folder
 
@@ -133,13 +136,12 @@ def load_state(network: nn.Module, path: Path) -> None:
     network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
 
 
-def install(bundle: str, state: Path, out: Path, facts: dict[str, Any]) -> Path:
-    """Make `out`/<bundle> a complete bundle with these weights; `facts` says how they were trained.
+def install(bundle: str, state: Path, folder: Path, facts: dict[str, Any]) -> None:
+    """Make `folder` a complete bundle with these weights; `facts` says how they were trained.
 
     Configuration, licence and model card come from the shipped bundle unless they are there already.
     """
     recipe = import_module(RECIPES[bundle])
-    folder = out / bundle
     source = SHIPPED / bundle
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -198,4 +200,3 @@ def install(bundle: str, state: Path, out: Path, facts: dict[str, Any]) -> Path:
         },
     }
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-    return folder
