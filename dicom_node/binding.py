@@ -149,31 +149,33 @@ def _spacing_rank(stack: Stack) -> int:
 def _best_combination(
     roles: Sequence[str], candidates: Mapping[str, Sequence[RecognisedStack]]
 ) -> dict[str, RecognisedStack]:
-    """One candidate per role, no stack in two roles; roles without candidates are left out."""
-    shortlists: list[list[RecognisedStack]] = []
-    filled = [role for role in roles if candidates[role]]
-    for role in filled:
-        longest = max(_length(r.stack) for r in candidates[role])
-        ranked = sorted(candidates[role], key=lambda r: (_length(r.stack) < LEAST_COVERAGE * longest, *_own_rank(r)))
-        shortlists.append(ranked[:_MOST_CANDIDATES])
+    """One candidate per role, no stack in two roles; a role stays empty only where there is no other way."""
+    longest = {role: max((_length(r.stack) for r in candidates[role]), default=0.0) for role in roles}
+
+    def is_short(role: str, candidate: RecognisedStack) -> bool:
+        return _length(candidate.stack) < LEAST_COVERAGE * longest[role]
+
+    shortlists: list[list[RecognisedStack | None]] = []
+    for role in roles:
+        ranked = sorted(candidates[role], key=lambda r, role=role: (is_short(role, r), *_own_rank(r)))  # type: ignore[misc]
+        shortlists.append([*ranked[:_MOST_CANDIDATES], None])
     best: tuple[Any, ...] | None = None
     chosen: dict[str, RecognisedStack] = {}
     for picks in product(*shortlists):
-        if len({r.stack.stack_id for r in picks}) < len(picks):
+        filled = {role: pick for role, pick in zip(roles, picks, strict=True) if pick is not None}
+        if len({r.stack.stack_id for r in filled.values()}) < len(filled):
             continue
-        short = sum(
-            _length(r.stack) < LEAST_COVERAGE * max(_length(o.stack) for o in shortlist)
-            for r, shortlist in zip(picks, shortlists, strict=True)
+        pairs = list(combinations([r.stack for r in filled.values()], 2))
+        rank = (
+            len(roles) - len(filled),
+            sum(is_short(role, r) for role, r in filled.items()),
+            sum(_spacing_rank(r.stack) for r in filled.values()),
+            sum(not _is_like(a, b) for a, b in pairs),
+            sum(a.attributes.get("FrameOfReferenceUID") != b.attributes.get("FrameOfReferenceUID") for a, b in pairs),
+            *(_own_rank(pick) if pick is not None else () for pick in picks),
         )
-        pairs = list(combinations([r.stack for r in picks], 2))
-        unlike = sum(not _is_like(a, b) for a, b in pairs)
-        frames = sum(
-            a.attributes.get("FrameOfReferenceUID") != b.attributes.get("FrameOfReferenceUID") for a, b in pairs
-        )
-        spacing = sum(_spacing_rank(r.stack) for r in picks)
-        rank = (short, spacing, unlike, frames, *(_own_rank(r) for r in picks))
         if best is None or rank < best:
-            best, chosen = rank, dict(zip(filled, picks, strict=True))
+            best, chosen = rank, filled
     return chosen
 
 
