@@ -24,12 +24,14 @@ MIN_EXTENT_MM = 90.0
 MAX_SLICE_SPACING_MM = 7.0
 THICK_SLICE_MM = 5.5
 MAX_PIXEL_SPACING_MM = 2.5
-MIN_LIVER_ML = 400.0
+MIN_LIVER_ML = 200.0
+SMALL_LIVER_ML = 500.0
 #: Share of the liver's largest cross-section that lies on the first or last image of a cut-off liver.
-MAX_CUT_SHARE = 0.35
+MAX_CUT_SHARE = 0.75
 WARN_CUT_SHARE = 0.10
 #: Share of the liver that the arterial phase must cover.
-MIN_COVERED = 0.95
+MIN_COVERED = 0.80
+WARN_COVERED = 0.97
 #: The liver brightens by this between unenhanced or arterial and portal-venous images.
 MIN_LIVER_RISE_HU = 8.0
 #: The aorta is this much brighter arterially than portal-venously.
@@ -87,6 +89,8 @@ def check_liver(localised: Localised) -> list[str]:
             "be outside the images, cut off, or altered too much."
         )
     warnings = []
+    if localised.volume_ml < SMALL_LIVER_ML:
+        warnings.append(f"Only {localised.volume_ml:.0f} ml of liver were found; lesions outside of it are not seen.")
     areas = localised.liver.sum(axis=(1, 2))
     for name, index in (("lowest", 0), ("highest", -1)):
         share = float(areas[index]) / float(areas.max())
@@ -102,6 +106,8 @@ def check_liver(localised: Localised) -> list[str]:
             f"The arterial phase covers {100 * covered:.0f} % of the liver seen in the portal-venous phase; "
             f"{100 * MIN_COVERED:.0f} % are needed."
         )
+    if covered < WARN_COVERED:
+        warnings.append(f"The arterial phase covers {100 * covered:.0f} % of the liver; beyond it classes are uncertain.")
     return warnings
 
 
