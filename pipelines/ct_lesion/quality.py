@@ -107,7 +107,7 @@ def check_liver(localised: Localised) -> list[str]:
             f"{100 * MIN_COVERED:.0f} % are needed."
         )
     if covered < WARN_COVERED:
-        warnings.append(f"The arterial phase covers {100 * covered:.0f} % of the liver; beyond it classes are uncertain.")
+        warnings.append(f"The arterial phase covers {100 * covered:.0f} % of the liver; classes beyond are uncertain.")
     return warnings
 
 

@@ -1,8 +1,8 @@
 """The main job on a running node: images in by C-STORE, SR and SEG out by C-STORE, and the story told."""
 
-import shutil
 import subprocess
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
@@ -108,10 +108,11 @@ def test_rules_travel_out_and_in(node: RunningNode, tmp_path: Path) -> None:
     assert "runs ct_lesion" in dry.stdout
 
 
-def test_dcmtk_sends(node: RunningNode, phantom_case: Path, tmp_path: Path, required_tool: object) -> None:
-    required_tool("storescu")  # type: ignore[operator]
+def test_dcmtk_sends(
+    node: RunningNode, phantom_case: Path, tmp_path: Path, required_tool: Callable[[str], str]
+) -> None:
+    storescu = required_tool("storescu")
     study, series = clone(phantom_case, tmp_path, "dcmtk")
-    storescu = str(shutil.which("storescu"))
     files = [str(file) for file in all_files(series)]
     subprocess.run(
         [storescu, "-aet", "MODALITY", "-aec", "LIVERNODE", "127.0.0.1", str(node.port), *files], check=True, timeout=60
