@@ -28,7 +28,7 @@ masks = arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14))).filt
 
 
 @given(mask=masks)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_outline_is_closed_lies_on_the_mask_and_encloses_the_largest_part(mask: NDArray[np.bool_]) -> None:
     line = outline(mask)
     assert np.array_equal(line[0], line[-1])
