@@ -57,7 +57,7 @@ def weight_of(label: Tensor) -> Tensor:
     """Voxel weights [D, H, W] from the labels of a patch: lesions more, small ones much more, background less."""
     # Lesions are looked for in the liver only: what lies far from it matters little.
     near = nnf.max_pool3d((label > 0).float()[None, None], (5, 9, 9), 1, (2, 4, 4))[0, 0]
-    weight = 0.1 + 0.9 * near
+    weight = 0.4 + 0.6 * near
     lesion = (label > 1).numpy()
     if lesion.any():
         parts, count = ndimage.label(lesion)
