@@ -11,6 +11,8 @@ from dicom_node.recognition.parsing import UnreadableHeader, parse_elements
 from dicom_node.recognition.values import plain_text
 
 _SHARED_GROUPS, _PER_FRAME_GROUPS = 0x52009229, 0x52009230
+#: A frame takes about 2 kB here; 8000 frames are more than any liver exam has.
+MAX_FRAME_GROUP_BYTES = 16 * 1024 * 1024
 
 #: Enhanced CT, MR, PET and their legacy conversions keep positions in functional groups (PS3.3 C.7.6.16).
 _ENHANCED = {
@@ -31,7 +33,9 @@ def has_functional_groups(sop_class_uid: str) -> bool:
 def frame_values(path: Path) -> dict[str, Any]:
     """Geometry, time and contrast phase of an enhanced multi-frame object, from its functional groups."""
     try:
-        dataset = parse_elements(path, _PER_FRAME_GROUPS, [_SHARED_GROUPS, _PER_FRAME_GROUPS])
+        dataset = parse_elements(
+            path, _PER_FRAME_GROUPS, [_SHARED_GROUPS, _PER_FRAME_GROUPS], most_bytes=MAX_FRAME_GROUP_BYTES
+        )
         shared = [_item(dataset, _SHARED_GROUPS)]
         frames: list[Dataset] = list(dataset[_PER_FRAME_GROUPS].value)
     except UnreadableHeader:

@@ -19,6 +19,7 @@ MAX_HEADER_ITEMS = 16  # of one sequence
 MAX_HEADER_DEPTH = 5
 MAX_HEADER_ELEMENTS = 3000  # nested ones included
 MAX_BINARY_BYTES = 1024
+MAX_SEQUENCE_BYTES = 64 * 1024  # longer values of any kind are left out unread
 
 #: Elements of the patient group (0010) that rules may use; everything else there identifies the patient.
 KEPT_PATIENT_KEYWORDS = frozenset({"PatientSex", "PatientAge", "PatientSize", "PatientWeight"})
@@ -59,7 +60,7 @@ def series_header(path: Path) -> dict[str, Any]:
     Raises UnreadableHeader.
     """
     path = Path(path)
-    dataset = parse_elements(path, 0x7FDFFFFF)
+    dataset = parse_elements(path, 0x7FDFFFFF, skip_over_bytes=MAX_SEQUENCE_BYTES)
     budget = [MAX_HEADER_ELEMENTS]
     try:
         return _json_dataset(dataset, MAX_HEADER_DEPTH, budget)
@@ -69,24 +70,26 @@ def series_header(path: Path) -> dict[str, Any]:
 
 def _json_dataset(dataset: Dataset, depth: int, budget: list[int]) -> dict[str, Any]:
     header: dict[str, Any] = {}
-    for tag in sorted(dataset.keys()):
+    as_read = {element.tag: element for element in dataset.values()}  # before any of them is converted
+    for tag in sorted(as_read):
         if budget[0] <= 0:
             break
         if tag.element == 0 or not is_kept(int(tag)):
             continue
-        entry = _json_element(dataset, tag, depth, budget)
+        entry = _json_element(dataset, tag, as_read[tag], depth, budget)
         if entry is not None:
             budget[0] -= 1
             header[f"{int(tag):08X}"] = entry
     return header
 
 
-def _json_element(dataset: Dataset, tag: BaseTag, depth: int, budget: list[int]) -> dict[str, Any] | None:
+def _json_element(dataset: Dataset, tag: BaseTag, raw: object, depth: int, budget: list[int]) -> dict[str, Any] | None:
     """One element as {"vr": …, "Value": […]}; None where it is left out or cannot be read."""
+    if isinstance(raw, RawDataElement) and not isinstance(raw.value, bytes):
+        return None if raw.length else {"vr": raw.VR or "UN"}  # skipped for its length; or empty
+    if isinstance(raw, RawDataElement) and raw.VR in _BULK and len(raw.value or b"") > MAX_BINARY_BYTES:
+        return None
     try:
-        raw = dataset.get_item(tag)
-        if isinstance(raw, RawDataElement) and raw.VR in _BULK and len(raw.value or b"") > MAX_BINARY_BYTES:
-            return None
         element = dataset[tag]
         if element.VR == "PN":
             return None
@@ -99,7 +102,7 @@ def _json_element(dataset: Dataset, tag: BaseTag, depth: int, budget: list[int])
             return None
         entry: Mapping[str, Any] = element.to_json_dict(None, MAX_BINARY_BYTES)
     except Exception:  # noqa: BLE001 - one broken value must not cost the header; pydicom raises many kinds
-        return _as_written(dataset, tag)
+        return _as_written(raw)
     clean: dict[str, Any] = {"vr": str(entry.get("vr", "UN"))}
     if "Value" in entry:
         kept = [_json_value(v) for v in list(entry["Value"])[:MAX_HEADER_VALUES]]
@@ -110,12 +113,8 @@ def _json_element(dataset: Dataset, tag: BaseTag, depth: int, budget: list[int])
     return clean
 
 
-def _as_written(dataset: Dataset, tag: BaseTag) -> dict[str, Any] | None:
-    """A value that does not fit its VR, such as DS "n/a": kept as the text that was written."""
-    try:
-        raw = dataset.get_item(tag)
-    except (KeyError, ValueError, NotImplementedError):
-        return None
+def _as_written(raw: object) -> dict[str, Any] | None:
+    """A value that does not fit its VR, such as DS "thin": kept as the text that was written."""
     if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes) or len(raw.value) > MAX_BINARY_BYTES:
         return None
     if raw.VR in ("PN", "SQ") or raw.VR in _BULK:

@@ -33,19 +33,27 @@ def decoded(value: bytes, encodings: list[str]) -> str:
             return charset.decode_bytes(value, encodings, set())
         except (LookupError, ValueError):
             pass
+    chinese = _gb_text(value)
     try:
-        return value.decode("utf-8")
+        text = value.decode("utf-8")
     except UnicodeDecodeError:
-        pass
-    # Chinese scanners often write GB 2312 and declare nothing, or Latin-1. Its high bytes come in pairs from A1 up,
-    # which Western text has only where two accented letters meet.
+        return chinese or value.decode("latin-1")
+    # Two GB 2312 characters may happen to be valid UTF-8: letters that no European language writes (U+0180 to U+036F).
+    return chinese if chinese and any("\u0180" <= c <= "\u036f" for c in text) else text
+
+
+def _gb_text(value: bytes) -> str | None:
+    """The text as GB 2312, which Chinese scanners often write while they declare nothing, or Latin-1; else None.
+
+    Its high bytes come in pairs from A1 up, which Western text has only where two accented letters meet.
+    """
     runs = re.findall(rb"[\x80-\xff]+", value)
-    if runs and all(len(run) % 2 == 0 and min(run) >= 0xA1 for run in runs):
-        try:
-            return value.decode("gb18030")
-        except UnicodeDecodeError:
-            pass
-    return value.decode("latin-1")
+    if not runs or any(len(run) % 2 or min(run) < 0xA1 for run in runs):
+        return None
+    try:
+        return value.decode("gb2312")
+    except UnicodeDecodeError:
+        return None
 
 
 def plain_text(text: str) -> str:
