@@ -19,7 +19,7 @@ MAX_HEADER_ITEMS = 16  # of one sequence
 MAX_HEADER_DEPTH = 5
 MAX_HEADER_ELEMENTS = 3000  # nested ones included
 MAX_BINARY_BYTES = 1024
-MAX_SEQUENCE_BYTES = 64 * 1024  # longer values of any kind are left out unread
+MAX_SEQUENCE_BYTES = 16 * 1024  # longer values of any kind are left out unread
 
 #: Elements of the patient group (0010) that rules may use; everything else there identifies the patient.
 KEPT_PATIENT_KEYWORDS = frozenset({"PatientSex", "PatientAge", "PatientSize", "PatientWeight"})

@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Iterable
 from io import BufferedReader, BytesIO, FileIO, RawIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from pydicom import Dataset
 from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
@@ -48,17 +47,10 @@ class _Bounded(BufferedReader):
         return found
 
 
-def _is_part10(file: BinaryIO) -> bool:
-    file.seek(128)
-    found = file.read(4) == b"DICM"
-    file.seek(0)
-    return found
-
-
 def is_part10(path: Path) -> bool:
     """Whether the file has the preamble and prefix of PS3.10 section 7.1."""
     with path.open("rb") as file:
-        return _is_part10(file)
+        return file.read(132)[128:] == b"DICM"
 
 
 def parse_elements(
@@ -75,16 +67,16 @@ def parse_elements(
     Raises UnreadableHeader, also when more than `most_bytes` would have to be read.
     """
     try:
-        with path.open("rb") as file:
-            is_deflated = _DEFLATED in file.read(_META_BYTES)
-        if is_deflated:
-            return _inflated_elements(path, last_tag, tags, skip_over_bytes, most_bytes)
-        with _Bounded(FileIO(path), most_bytes) as stream:
+        with _Bounded(FileIO(path), most_bytes + _META_BYTES) as stream:
+            beginning = stream.read(_META_BYTES)
+            if _DEFLATED in beginning:
+                return _inflated_elements(path, last_tag, tags, skip_over_bytes, most_bytes)
+            stream.seek(0)
             return read_partial(
                 stream,
                 stop_when=lambda tag, _vr, _length: tag > last_tag,
                 defer_size=skip_over_bytes,
-                force=not _is_part10(stream),
+                force=beginning[128:132] != b"DICM",
                 specific_tags=None if tags is None else list(tags),
             )
     except OSError:
