@@ -134,10 +134,11 @@ def series_description(provenance: Provenance) -> str:
     return shortened(f"RESEARCH {provenance.title} {provenance.version}, {words}", 64)
 
 
-def disclaimer(provenance: Provenance) -> list[str]:
-    """The same for the text of the report, in sentences."""
-    sentences = ["Research use; not verified by a physician"]
-    return [*sentences, f"Trained on: {provenance.trained_on}"] if provenance.trained_on else sentences
+def disclaimer(provenance: Provenance) -> str:
+    """The same as a line in the text of the report."""
+    if provenance.is_trained_on_simulation:
+        return "Research use, unverified; trained on simulated images"
+    return "Research use; not verified by a physician"
 
 
 def copy_identity(source: Dataset, target: Dataset) -> None:

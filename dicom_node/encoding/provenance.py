@@ -140,7 +140,8 @@ class Provenance:
     def algorithm_parameters(self) -> list[str]:
         """What a reader needs to know which networks and settings answered (PS3.16 TID 4019, Algorithm Parameters)."""
         bundles = [f"bundle {bundle.name} {bundle.version} sha256:{bundle.sha256}" for bundle in self.bundles]
-        return [*bundles, *(f"{key}={value}" for key, value in self.configuration)]
+        trained = [f"trained on: {self.trained_on}"] if self.trained_on else []
+        return [*bundles, *trained, *(f"{key}={value}" for key, value in self.configuration)]
 
 
 def derive_uid(  # one parameter per thing that makes the object another object

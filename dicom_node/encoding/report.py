@@ -38,7 +38,7 @@ from pipelines.findings import Evaluation, Finding, Findings, Measurement
 VOLUME_TOLERANCE = 0.01
 
 _EXAM = "Liver"  # tracking identifier of what is stated of the exam as a whole
-_LINE_CHARACTERS = 52
+_LINE_CHARACTERS = 54
 _LIBRARY_CLASSES = (CTImageStorage, EnhancedCTImageStorage, MRImageStorage, EnhancedMRImageStorage)
 _Group = (
     sr.PlanarROIMeasurementsAndQualitativeEvaluations
@@ -112,7 +112,7 @@ def refusal_report(reason: str, sources: Mapping[str, Sequence[Dataset]], proven
         measurements=[_number(Measurement("images_not_analysed", len(images), "{images}"), mark)],
         qualitative_evaluations=[_statement("analysis", "not_analysed")],
     )
-    _comment(group, [f"Study not analysed: {reason}", *disclaimer(provenance)], header)
+    _comment(group, [f"Study not analysed: {reason}", disclaimer(provenance)], header)
     return _document(
         [group],
         header,
@@ -174,8 +174,7 @@ def _exam_group(findings: Findings, mark: _Mark, stack: SourceStack, provenance:
         qualitative_evaluations=[_statement("lesion", "present" if findings.findings else "absent")],
     )
     warnings = [f"Note: {warning}" for warning in findings.warnings]
-    verified, *trained = disclaimer(provenance)
-    _comment(group, [_summary(findings), verified, *warnings, *trained], stack.header)
+    _comment(group, [_summary(findings), disclaimer(provenance), *warnings], stack.header)
     return group
 
 
