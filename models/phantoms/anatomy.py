@@ -220,6 +220,20 @@ def paint_liver(canvas: Canvas, rng: np.random.Generator, style: Style, contrast
     return porta
 
 
+def _under_liver(canvas: Canvas, near: Triple, radius_mm: float, rng: np.random.Generator) -> Triple:
+    """A place for the gallbladder at the liver's lower surface, at least half of it outside: else it is a cyst."""
+    _, row, column = (round(i) for i in canvas.grid.index_of(near))
+    row = min(max(row, 0), canvas.grid.shape[1] - 1)
+    column = min(max(column, 0), canvas.grid.shape[2] - 1)
+    filled = np.flatnonzero(canvas.liver[:, row, column] > 0.5)
+    if filled.size == 0:
+        return near
+    # The shapes are drawn in bent space, so the surface is looked up there.
+    surface = float(canvas.z[filled[0], row, column])
+    sideways = float(canvas.y[filled[0], row, column]), float(canvas.x[filled[0], row, column])
+    return surface - radius_mm * float(rng.uniform(0.05, 0.7)), *sideways
+
+
 def paint_organs(canvas: Canvas, rng: np.random.Generator, style: Style, contrast: Contrast, porta: Triple) -> None:
     """Spleen, kidneys, stomach, pancreas, gallbladder, bowel, aorta and vena cava, around the liver."""
     s, edge, hu = style.size, style.edge_mm, contrast.tissue
@@ -249,18 +263,17 @@ def paint_organs(canvas: Canvas, rng: np.random.Generator, style: Style, contras
         if style.has(rng, 0.95):
             at = _near(rng, (-60 * s, 50 * s, side * 68 * s), 7)
             turn = rotation(rng, 10)
-            canvas.ellipsoid(hu["kidney"], at, (52 * s, 26 * s, 28 * s), edge, turn=turn)
-            canvas.ellipsoid(hu["kidney_core"], at, (30 * s, 11 * s, 12 * s), edge * 3, turn=turn)
+            canvas.ellipsoid(hu["kidney"], at, (52 * s, 26 * s, 28 * s), edge, turn=turn, inside=free)
+            canvas.ellipsoid(hu["kidney_core"], at, (30 * s, 11 * s, 12 * s), edge * 3, turn=turn, inside=free)
     if style.has(rng, 0.9):
         canvas.ellipsoid(
             hu["pancreas"], _near(rng, (-25 * s, 12 * s, 25 * s), 6), (14 * s, 13 * s, 48 * s), edge, inside=free
         )
     if style.has(rng, 0.85):
-        at = _near(rng, (porta[0] - 32 * s, porta[1] - 22 * s, porta[2] - 12 * s), 6)
         size = float(rng.uniform(0.6, 1.3))
-        canvas.ellipsoid(
-            hu["gallbladder"], at, (28 * s * size, 17 * s * size, 14 * s * size), edge, turn=rotation(rng, 20)
-        )
+        radii = (28 * s * size, 17 * s * size, 14 * s * size)
+        at = _under_liver(canvas, _near(rng, (porta[0], porta[1] - 22 * s, porta[2] - 12 * s), 7), radii[0], rng)
+        canvas.ellipsoid(hu["gallbladder"], at, radii, edge, turn=rotation(rng, 20))
     for _ in range(int(rng.integers(3, 14)) if style.has(rng, 0.9) else 0):
         at = (
             float(rng.uniform(-130, -40)) * s,
