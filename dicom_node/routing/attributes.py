@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom._dicom_dict import DicomDictionary
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+
+from dicom_node.recognition.json_header import KEPT_PATIENT_KEYWORDS, is_kept
 
 _PUBLIC = re.compile(r"\(?([0-9A-Fa-f]{4}),\s*([0-9A-Fa-f]{4})\)?")
 _PRIVATE = re.compile(r"\(?([0-9A-Fa-f]{4}),\s*xx([0-9A-Fa-f]{2})\)?\s+(\S.*)")
 _KEYWORDS = [entry[4] for entry in DicomDictionary.values() if entry[4]]
-
-#: what the rules' headers never hold, because it names the patient
-_IDENTITY = frozenset({"PatientName", "PatientID", "OtherPatientIDs", "PatientBirthDate", "PatientAddress"})
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,22 @@ def parse_attribute(text: str) -> Attribute:
                 f"attribute {text!r} is private: name it by its Private Creator, as in "
                 f"'({public[1]},xx{public[2][2:]}) CREATOR'; the block differs from object to object"
             )
-        return Attribute(text, group, int(public[2], 16))
+        return _public(text, group << 16 | int(public[2], 16))
     tag = tag_for_keyword(text)
     if tag is None:
         near = difflib.get_close_matches(text, _KEYWORDS, n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]}?" if near else "; a DICOM keyword such as Modality or (gggg,eeee) is needed"
         raise ValueError(f"unknown attribute {text!r}{hint}")
-    if text in _IDENTITY:
-        raise ValueError(f"attribute {text}: rules do not see what names the patient")
+    return _public(text, tag)
+
+
+def _public(text: str, tag: int) -> Attribute:
+    """A public attribute, unless the rules' headers never hold it: then a condition on it could never be met."""
+    if not is_kept(tag, dictionary_VR(tag) if dictionary_has_tag(tag) else None):
+        there = ", ".join(sorted(KEPT_PATIENT_KEYWORDS))
+        raise ValueError(
+            f"attribute {text}: rules do not see what identifies a person; of the patient there are {there}"
+        )
     return Attribute(text, tag >> 16, tag & 0xFFFF)
 
 

@@ -1,5 +1,6 @@
 """Conditions of rules: tried on a header, and explained. No code is run; every comparison is one of this table."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from dicom_node.routing.attributes import Attribute, parse_attribute
+from dicom_node.routing.patterns import MAX_MATCHED_CHARACTERS, pattern_problem
 
-MAX_PATTERN_CHARACTERS = 300
-MAX_MATCHED_CHARACTERS = 1024
 MAX_DEPTH = 12
-#: a repeated group that itself repeats, such as (a+)+, can take for ever
-_NESTED_REPEAT = re.compile(r"\([^()]*[+*}][^()]*\)\s*[+*{]")
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,9 @@ def _comparison(given: Mapping[str, Any], keys: set[str]) -> Comparison:
         raise ValueError(f"a comparison needs 'attribute'; found {sorted(map(str, keys))}")
     operators = keys - {"attribute"}
     if len(operators) != 1 or not operators <= set(_WISHES):
-        raise ValueError(f"a comparison needs one of {', '.join(_WISHES)}; found {sorted(map(str, operators)) or 'none'}")
+        raise ValueError(
+            f"a comparison needs one of {', '.join(_WISHES)}; found {sorted(map(str, operators)) or 'none'}"
+        )
     operator = operators.pop()
     attribute = parse_attribute(str(given["attribute"]))
     wanted = given[operator]
@@ -114,7 +114,8 @@ def _comparison(given: Mapping[str, Any], keys: set[str]) -> Comparison:
 
 
 def _scalar(wanted: Any) -> str | None:
-    return None if isinstance(wanted, str | int | float) else f"a text or a number is needed, found {wanted!r}"
+    is_scalar = isinstance(wanted, str | int | float) and not isinstance(wanted, bool)
+    return None if is_scalar else f"a text or a number is needed, found {wanted!r}"
 
 
 def _scalars(wanted: Any) -> str | None:
@@ -130,20 +131,12 @@ def _text(wanted: Any) -> str | None:
 def _pattern(wanted: Any) -> str | None:
     if problem := _text(wanted):
         return problem
-    if len(wanted) > MAX_PATTERN_CHARACTERS:
-        return f"the pattern is longer than {MAX_PATTERN_CHARACTERS} characters"
-    if _NESTED_REPEAT.search(wanted):
-        return f"the pattern {wanted!r} repeats a repetition and could take for ever"
-    try:
-        re.compile(wanted)
-    except re.error as error:
-        return f"{wanted!r} is no regular expression: {error}"
-    return None
+    return pattern_problem(wanted)
 
 
 def _interval(wanted: Any) -> str | None:
     numbers = isinstance(wanted, list) and len(wanted) == 2 and all(_number(item) is not None for item in wanted)
-    if not numbers or wanted[0] > wanted[1]:
+    if not numbers or float(wanted[0]) > float(wanted[1]):
         return f"[lowest, highest] is needed, found {wanted!r}"
     return None
 
@@ -174,9 +167,10 @@ def _equal(value: Any, wanted: Any) -> bool:
 
 def _number(value: Any) -> float | None:
     try:
-        return None if isinstance(value, bool) else float(value)
+        number = None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _between(value: Any, comparison: Comparison) -> bool:

@@ -1,6 +1,7 @@
 """The administrator's YAML file: destinations, senders and rules, checked as a whole with the line of every problem."""
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,17 @@ from pipelines.catalogue import PIPELINES
 MAX_CHARACTERS = 1_000_000
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2: no backslash, no control characters
 _HOST = re.compile(r"[0-9A-Za-z.:/_-]{1,255}|\*")
+_SCALAR_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+#: YAML 1.1 makes false of NO and off, 8 of 010 and 750 of 12:30. Values of DICOM look like that, and such a condition
+#: would never be met.
+_MEANS_ITSELF = {
+    "tag:yaml.org,2002:bool": re.compile("true|false", re.IGNORECASE),
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(0|[1-9][0-9]*)?\.?[0-9]*([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE
+    ),
+}
+_COLLECTION_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 #: in the file's grammar, but not deliverable by this version
 _LATER_TYPES = ("stow", "folder")
 
@@ -77,6 +89,9 @@ def load_configuration(text: str) -> Configuration:
         raise ConfigurationError("the file is nested too deeply") from error
     if root is None:
         return Configuration()
+    problems = sorted(set(_node_problems(root)))
+    if problems:
+        raise ConfigurationError("\n".join(f"line {line}: {text}" for line, text in problems))
     return _Reader().read(root)
 
 
@@ -94,6 +109,34 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: not YAML: {error.problem}"
     return str(error)
+
+
+def _node_problems(node: yaml.Node) -> Iterator[tuple[int, str]]:
+    """What no rules file may hold anywhere: keys that are there twice, and values that are no text, number or truth."""
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag not in _SCALAR_TAGS:
+            yield line, f"{node.value!r} is read as {node.tag.rpartition(':')[2]}; put it in quotes if it is a text"
+        elif node.style is None and (plain := _MEANS_ITSELF.get(node.tag)) and not plain.fullmatch(node.value):
+            yield line, f"{node.value} is read as {_plain(node)!r}; put it in quotes if it is a text"
+        return
+    if node.tag not in _COLLECTION_TAGS:
+        yield line, f"{node.tag.rpartition(':')[2]!r} is no kind of value that a rules file holds"
+        return
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _node_problems(item)
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            yield key.start_mark.line + 1, "a key must be a plain word"
+        elif key.value in seen:
+            yield key.start_mark.line + 1, f"{key.value!r} is there twice"
+        else:
+            seen.add(key.value)
+            yield from _node_problems(key)
+        yield from _node_problems(value)
 
 
 class _Reader:
@@ -125,12 +168,14 @@ class _Reader:
     def destination(self, name: str, node: yaml.Node) -> Destination | None:
         kind = _scalar_in(node, "type")
         if kind in _LATER_TYPES:
-            self.problem(node, f"destination {name}: type {kind} is not in this version; there is: {', '.join(SENDERS)}")
+            self.problem(
+                node, f"destination {name}: type {kind} is not in this version; there is: {', '.join(SENDERS)}"
+            )
             return None
         values = self.mapping(node, f"destination {name}", {"type", "host", "port", "ae_title"}, set())
         if kind not in SENDERS:
             self.problem(node, f"destination {name}: type {kind!r} is not known; there is: {', '.join(SENDERS)}")
-        host = self.text(values, node, f"destination {name}", "host", _is_host)
+        host = self.text(values, node, f"destination {name}", "host", _is_single_host)
         port = self.value(values, node, f"destination {name}", "port", _is_port)
         ae_title = self.text(values, node, f"destination {name}", "ae_title", _is_ae_title)
         return Destination(name, str(kind), host or "", int(port or 0), ae_title or "")
@@ -158,7 +203,10 @@ class _Reader:
         for item, target in zip(self.items(values.get("send_to"), ""), send_to, strict=True):
             if target not in destinations:
                 self.problem(item, f"{what}: destination {target!r} is not defined{_near(target, destinations)}")
-        flags = {key: self.flag(values, what, key, default) for key, default in (("report_refusal", False), ("enabled", True))}
+        flags = {
+            key: self.flag(values, what, key, default)
+            for key, default in (("report_refusal", False), ("enabled", True))
+        }
         if when is None or run is None or None in roles.values():
             return None
         return Rule(name, when, run, tuple(send_to), {k: v for k, v in roles.items() if v is not None}, **flags)
@@ -287,7 +335,19 @@ def _near(name: str, known: set[str]) -> str:
 
 
 def _is_host(value: str) -> str | None:
-    return None if _HOST.fullmatch(value) else "an address, a network such as 10.1.2.0/24 or a host name is needed"
+    problem = "an address, a network such as 10.1.2.0/24 or a host name is needed"
+    if not _HOST.fullmatch(value):
+        return problem
+    if "/" in value or ":" in value or re.fullmatch(r"[0-9.]+", value):  # meant as an address: must be one
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            return problem
+    return None
+
+
+def _is_single_host(value: str) -> str | None:
+    return "one address or a host name is needed" if "/" in value or value == "*" else _is_host(value)
 
 
 def _is_port(value: Any) -> str | None:

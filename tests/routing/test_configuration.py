@@ -1,0 +1,133 @@
+"""The administrator's file: the contract's example, every problem with its line, and files that mean harm."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dicom_node.errors import ConfigurationError
+from dicom_node.routing.configuration import load_configuration
+
+EXAMPLE = """\
+destinations:
+  pacs: {type: dimse, host: 10.1.2.3, port: 104, ae_title: PACS}
+senders:
+  - {ae_title: MODALITY1, host: 10.1.2.0/24}
+rules:
+  - name: liver CT
+    when: {all: [{attribute: Modality, equals: CT}, {attribute: StudyDescription, contains: liver}]}
+    run: ct_lesion            # the pipeline says which roles it needs: arterial, portal_venous
+    roles:                    # optional: override how a role is recognised
+      arterial: {any: [{attribute: SeriesDescription, matches: "(?i)art|动脉"}]}
+    send_to: [pacs]
+"""
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(text)
+    return str(caught.value).splitlines()
+
+
+def rule(**parts: str) -> str:
+    values = {"name": "a", "when": "{attribute: Modality, equals: CT}", "run": "ct_lesion", "send_to": "[]"} | parts
+    return "rules:\n  - {" + ", ".join(f"{k}: {v}" for k, v in values.items()) + "}\n"
+
+
+def test_the_contracts_example() -> None:
+    configuration = load_configuration(EXAMPLE)
+    pacs = configuration.destinations["pacs"]
+    assert (pacs.host, pacs.port, pacs.ae_title) == ("10.1.2.3", 104, "PACS")
+    assert [(s.ae_title, s.host) for s in configuration.senders] == [("MODALITY1", "10.1.2.0/24")]
+    only = configuration.rules[0]
+    assert (only.name, only.run, only.send_to, list(only.roles)) == ("liver CT", "ct_lesion", ("pacs",), ["arterial"])
+    assert (only.enabled, only.report_refusal) == (True, False)
+    assert load_configuration("").rules == ()
+
+
+def test_all_problems_are_listed_with_their_lines() -> None:
+    found = problems(
+        "destinations:\n"
+        "  pacs: {type: dimse, host: h, prt: 104, ae_title: PACS}\n"
+        "rules:\n"
+        "  - name: a\n"
+        "    when:\n"
+        "      all:\n"
+        "        - {attribute: Modality, equals: CT}\n"
+        "        - {attribute: Modalty, equals: CT}\n"
+        "    run: ct_lesio\n"
+        "    send_to: [pax]\n"
+    )
+    assert [line.split(":")[0] for line in found] == ["line 2", "line 2", "line 8", "line 9", "line 10"]
+    assert "did you mean 'port'" in " ".join(found)
+    assert "did you mean Modality" in found[2]
+    assert "did you mean 'ct_lesion'" in found[3]
+    assert "'pax' is not defined" in found[4]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (rule(roles="{arteriel: {attribute: Modality, equals: CT}}"), "no role 'arteriel'"),
+        (rule() + rule().removeprefix("rules:\n"), "is there twice"),
+        (rule(when="{attribute: Modality, equals: CT, equals: MR}"), "'equals' is there twice"),
+        ("rules: []\nrules: []\n", "'rules' is there twice"),
+        (rule(when="{attribute: Modality, equals: 2020-01-01}"), "put it in quotes"),
+        (rule(name="2020-99-99"), "put it in quotes"),
+        (rule(enabled="maybe"), "true or false"),
+        (rule(wen="x"), "did you mean 'when'"),
+        (rule(when="{attribute: Modality, matches: '(a+)+'}"), "for ever"),
+        ("destinations:\n  archive: {type: stow, url: 'https://archive/dicom-web'}\n", "stow is not in this version"),
+        ("destinations: {p: {type: dimse, host: h, port: 0, ae_title: X}}", "a port from 1 to 65535"),
+        ("destinations: {p: {type: dimse, host: h, port: '104', ae_title: X}}", "a port from 1 to 65535"),
+        ("destinations: {p: {type: dimse, host: 10.0.0.0/8, port: 104, ae_title: X}}", "one address"),
+        ("destinations: {p: {type: dimse, host: h, port: 104, ae_title: TOO_LONG_AN_AE_TITLE}}", "1 to 16 characters"),
+        ("senders:\n  - {ae_title: X, host: 10.1.2.300/99}\n", "an address, a network"),
+        ("senders:\n  - {ae_title: X, host: 10.1.2.300}\n", "an address, a network"),
+        ("senders:\n  - {ae_title: 'A\\\\B', host: h}\n", "1 to 16 characters"),
+        ("rule: []\n", "did you mean 'rules'"),
+        ("- a\n", "pairs are needed"),
+        ("5", "pairs are needed"),
+        ("rules: {", "not YAML"),
+    ],
+)
+def test_mistakes(text: str, told: str) -> None:
+    assert told in "\n".join(problems(text))
+
+
+@pytest.mark.parametrize(
+    "host", ["10.1.2.0/24", "10.1.2.3", "::1", "fe80::/10", "ct-scanner.hospital.example", "localhost"]
+)
+def test_hosts_of_senders(host: str) -> None:
+    assert load_configuration(f"senders:\n  - {{ae_title: X, host: '{host}'}}\n").senders[0].host == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x,x,x]\nb: &b [*a,*a,*a]\nc: [*b,*b,*b]\nrules: []\n",
+        "rules: *nothing\n",
+        "rules: !!python/object/apply:os.system ['true']\n",
+        "senders: !!set {a, b}\n",
+        "? [a, b]\n: c\n",
+        "rules:\n  - {<<: {name: a}, run: ct_lesion}\n",
+        "rules: " + "[" * 3000 + "]" * 3000,
+        "#" * 1_000_001,
+        'rules: "\0"',
+    ],
+    ids=["bomb", "alias", "python", "set", "key", "merge", "deep", "long", "nul"],
+)
+def test_harm_is_refused_and_soon(text: str) -> None:
+    began = time.process_time()
+    assert problems(text)
+    assert time.process_time() - began < 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, len(EXAMPLE)), length=st.integers(0, 12), put=st.text(max_size=6))
+def test_any_edit_is_valid_or_told_with_a_line(at: int, length: int, put: str) -> None:
+    try:
+        load_configuration(EXAMPLE[:at] + put + EXAMPLE[at + length :])
+    except ConfigurationError as error:
+        assert str(error).strip()  # noqa: PT017 - both ends are right; another kind of error is not
