@@ -1,5 +1,6 @@
 """Simulated two-phase liver CT: arterial and portal-venous HU volumes with the truth about every lesion."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,11 +91,13 @@ def simulate_ct_case(
     shape: tuple[int, int, int] = (80, 240, 280),
     motion_mm: float = 10.0,
     noise: bool = True,
+    kinds: Sequence[str] | None = None,
 ) -> CtCase:
     """Simulate one patient.
 
     spacing_mm and shape are [slice, row, column]; the grid is centred on the patient. motion_mm is the largest shift
     between the breath-holds of the two phases (0: the phases match). The same arguments give the same arrays.
+    kinds: classes of the lesions instead of drawn ones; one that finds no room in the liver is left out.
     With noise=False the volumes are the ideal HU without noise and blur, which are left to the caller.
     """
     rng = np.random.default_rng([seed, 0xC7])
@@ -119,8 +122,10 @@ def simulate_ct_case(
         paint_vessels(canvas, rng, style, contrast, porta)
     paint_pitfalls(canvas, rng, style, positions)
 
-    kinds = draw_kinds(rng, cirrhosis=style.cirrhosis)
-    plans = plan_lesions(rng, kinds, positions, depth[chosen].astype(np.float32), round_only=simple)
+    drawn = draw_kinds(rng, cirrhosis=style.cirrhosis)
+    plans = plan_lesions(
+        rng, list(kinds) if kinds is not None else drawn, positions, depth[chosen].astype(np.float32), round_only=simple
+    )
     labels = np.zeros(shape, np.uint8)
     lesions: list[Lesion] = []
     z, y, x = grid.axes()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -286,15 +287,17 @@ def write_case(
     vendor: str | None = None,
     slices: int | None = None,
     motion_mm: float = 10.0,
+    kinds: Sequence[str] | None = None,
 ) -> Path:
     """Simulate one patient and write the case folder `ct_lesion-<seed>`: dicom/*.dcm, truth.json, liver.nii.gz.
 
     Positions in truth.json are mm in DICOM patient coordinates (LPS) of the portal-venous series. slices: images per
-    phase (50-100 when None). Returns the folder. The same arguments write the same pixels, UIDs and truth.
+    phase (50-100 when None); kinds: classes of the lesions; vendor, extras: see write_ct_study. Returns the folder.
+    The same arguments write the same pixels, UIDs and truth.
     """
     folder = Path(out_dir) / case_name(seed)
     spacing, shape = draw_geometry(seed, slices)
-    case = simulate_ct_case(seed, spacing_mm=spacing, shape=shape, motion_mm=motion_mm, noise=False)
+    case = simulate_ct_case(seed, spacing_mm=spacing, shape=shape, motion_mm=motion_mm, noise=False, kinds=kinds)
     written = write_ct_study(case, folder / "dicom", vendor=vendor, extra_series=extras)
     write_liver_mask(case, written.frame, folder / "liver.nii.gz")
     (folder / "truth.json").write_text(json.dumps(_truth(case, written.frame), indent=1), encoding="utf-8")

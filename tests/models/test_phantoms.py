@@ -60,20 +60,18 @@ def test_stated_diameter_and_centre_are_those_of_the_voxels(cases: list[CtCase])
     assert checked >= 8
 
 
-def test_cysts_are_water_in_both_phases_and_flat() -> None:
+def test_cysts_are_water_in_both_phases() -> None:
     found = 0
-    for seed in range(40):
-        case = simulate_ct_case(seed, **SMALL, motion_mm=0, noise=False)  # type: ignore[arg-type]
+    for seed in range(4):
+        case = simulate_ct_case(seed, **SMALL, motion_mm=0, noise=False, kinds=["CYST"] * 5)  # type: ignore[arg-type]
+        assert {lesion.kind for lesion in case.lesions} == {"CYST"}
         for lesion in case.lesions:
-            if lesion.kind != "CYST" or lesion.diameter_mm < 25:
-                continue
             inside = case.lesion_labels == lesion.label
-            for volume in (case.arterial, case.portal_venous):
-                assert -15 < np.median(volume[inside]) <= 22
-            found += 1
-        if found >= 3:
-            return
-    pytest.fail(f"only {found} large cysts among 40 patients")
+            if lesion.diameter_mm > 20:
+                for volume in (case.arterial, case.portal_venous):
+                    assert -15 < np.median(volume[inside]) <= 22
+                found += 1
+    assert found >= 3
 
 
 def test_every_lesion_can_be_told_from_the_liver_in_one_phase_at_least(cases: list[CtCase]) -> None:
