@@ -22,6 +22,8 @@ PATCHES = (((16, 48, 48), 5), ((16, 64, 64), 3), ((24, 64, 64), 2), ((32, 80, 80
 # Weight of a lesion's voxels by its size, so that five voxels of metastasis count beside a whole liver.
 SMALL_MM, SMALL_WEIGHT = 25.0, 4.0
 PEAK_RATE = 3e-3
+# Share of patches around what an earlier state of the network took for a lesion (see `hard_points`).
+HARD_SHARE = 0.4
 PREFIX = "lesion_"  # of the arrays of a sample that this recipe uses
 TASK = "Segmentation and classification of focal liver lesions on two-phase CT"
 DESCRIPTION = (
@@ -38,6 +40,9 @@ def augmentation(patch: tuple[int, int, int]) -> Augmentation:
 def _centre(rng: np.random.Generator, sample: Sample) -> NDArray[np.floating]:
     points, sizes = sample["lesion_points"], sample["lesion_size_mm"].astype(float)
     shape = np.array(sample["lesion_label"].shape, float)
+    hard = sample.get("lesion_hard")
+    if hard is not None and len(hard) and rng.random() < HARD_SHARE:
+        return hard[int(rng.integers(len(hard)))].astype(float) + rng.uniform(-1, 1, 3) * np.array([4, 12, 12])
     draw = rng.random()
     if len(points) and draw < 0.7:
         weight = sizes**-0.7
@@ -105,3 +110,24 @@ def loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     overlap = (probability * lesion * weight).sum()
     dice = (2 * overlap + 200) / ((probability * weight).sum() + (lesion * weight).sum() + 200)
     return total + 0.5 * (1 - dice)
+
+
+def hard_points(probabilities: NDArray[np.float32], sample: Sample, rng: np.random.Generator) -> NDArray[np.int16]:
+    """Voxels [n, 3] of false lesions, where training should look again.
+
+    probabilities : float32 [channel, slice, row, column], the network's answer to the sample's image.
+    Up to six voxels per false piece, so that a kidney counts no more than a vessel. What lies more than 15 mm outside
+    of the liver is left out: the pipeline does not look there.
+    """
+    from scipy import ndimage
+
+    label = sample["lesion_label"]
+    near = ndimage.distance_transform_edt(label == 0, sampling=SPACING_MM) < 15
+    false = (probabilities[2:].sum(0) > 0.3) & (label < 2) & near
+    parts, _ = ndimage.label(false)
+    points = []
+    for number, where in enumerate(ndimage.find_objects(parts), start=1):
+        voxels = np.argwhere(parts[where] == number) + [part.start for part in where]
+        if len(voxels) >= 6:
+            points.append(voxels[rng.choice(len(voxels), 6, replace=False)])
+    return np.concatenate(points).astype(np.int16) if points else np.zeros((0, 3), np.int16)

@@ -62,7 +62,8 @@ def run(study: CtLesionInput, bundles: Mapping[str, Predictor]) -> Findings:
     probabilities = bundles["ct_lesion"](image)
     clock.lap("infer")
     around = localisation.around_liver(localised, fine, REGION_MARGIN_MM)
-    found = find_lesions(probabilities, bundles["ct_lesion"].channels, fine, around)
+    coarse_liver = localisation.around_liver(localised, fine, 0.0)
+    found = find_lesions(probabilities, bundles["ct_lesion"].channels, fine, around, coarse_liver)
     masks = on_source(found, portal_venous)
     findings, summary = _report(found.candidates, masks, study.portal_venous)
     liver_ml = measure.volume_mm3(masks.liver, study.portal_venous) / 1000.0

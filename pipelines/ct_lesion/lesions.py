@@ -25,6 +25,12 @@ GROW_PROBABILITY = 0.3
 MIN_VOLUME_MM3 = 20.0
 #: Lesions may reach this far out of the segmented liver.
 LIVER_MARGIN_MM = 6.0
+#: A lesion lies in the liver: so much of it within the liver of the coarse network ...
+MIN_IN_LIVER = 0.4
+#: ... and so much of the shell around it (mean probability) is liver. Kidney, stomach and gallbladder, which the
+#: network may take for lesions where they touch the liver, fail in both.
+MIN_SURROUNDED = 0.45
+SHELL_MM = 4.5
 #: Two touching lesions are told apart when the neck between them is this much thinner (radius) than either.
 NECK_MM = 2.5
 #: Voxels whose mean probability is the lesion's score.
@@ -71,12 +77,14 @@ def find_lesions(
     channels: Sequence[str],
     grid: Grid,
     within: NDArray[np.bool_] | None = None,
+    coarse_liver: NDArray[np.bool_] | None = None,
 ) -> LesionMap:
     """Divide the network's output into lesions.
 
     probabilities : float32 [channel, slice, row, column] on the grid, summing to 1 over the channels.
     channels : names, with "liver" and every name of CLASSES.
     within : bool [slice, row, column], where lesions and liver may be; None: everywhere.
+    coarse_liver : bool [slice, row, column], the liver with its lesions as the other network sees it; None: not asked.
     """
     per_class = [probabilities[channels.index(name)] for name in CLASSES]
     probability: NDArray[np.float32] = np.asarray(np.sum(per_class, axis=0, dtype=np.float32))
@@ -88,7 +96,8 @@ def find_lesions(
         ndimage.distance_transform_edt(~liver, sampling=grid.spacing_mm) <= LIVER_MARGIN_MM if liver.any() else liver
     )
     labels = _divided(_grown(probability * reach), grid)
-    labels, candidates = _judged(labels, probability, per_class, grid)
+    parenchyma = probabilities[channels.index("liver")]
+    labels, candidates = _judged(labels, probability, per_class, grid, parenchyma, coarse_liver)
     return LesionMap(grid, probability, liver_probability, labels, candidates)
 
 
@@ -164,8 +173,10 @@ def _judged(
     probability: NDArray[np.float32],
     per_class: Sequence[NDArray[np.float32]],
     grid: Grid,
+    parenchyma: NDArray[np.float32],
+    coarse_liver: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int32], tuple[Candidate, ...]]:
-    """Drop specks, and give every lesion its score and class; labels are renumbered from 1."""
+    """Drop specks and what lies beside the liver, and give every lesion its score and class; labels are renumbered from 1."""
     kept = np.zeros_like(labels)
     candidates: list[Candidate] = []
     for label, where in enumerate(ndimage.find_objects(labels), start=1):
@@ -175,6 +186,8 @@ def _judged(
         values = probability[where][inside]
         # a part that the watershed cut off may hold no seed of its own
         if inside.sum() * grid.voxel_mm3 < MIN_VOLUME_MM3 or values.max() < SEED_PROBABILITY:
+            continue
+        if not _is_in_liver(labels, label, where, grid, parenchyma, coarse_liver):
             continue
         sums = np.asarray([channel[where][inside].sum(dtype=np.float64) for channel in per_class])
         shares = sums / sums.sum()
@@ -189,6 +202,25 @@ def _judged(
             )
         )
     return kept, tuple(candidates)
+
+
+def _is_in_liver(
+    labels: NDArray[np.int32],
+    label: int,
+    where: tuple[slice, slice, slice],
+    grid: Grid,
+    parenchyma: NDArray[np.float32],
+    coarse_liver: NDArray[np.bool_] | None,
+) -> bool:
+    """Whether a piece lies in the liver by the coarse network, and amid liver by the fine one."""
+    if coarse_liver is not None and coarse_liver[where][labels[where] == label].mean() < MIN_IN_LIVER:
+        return False
+    reach = [int(np.ceil(SHELL_MM / step)) for step in grid.spacing_mm]
+    wider = tuple(slice(max(0, w.start - r), w.stop + r) for w, r in zip(where, reach, strict=True))
+    inside = labels[wider] == label
+    shell = (ndimage.distance_transform_edt(~inside, sampling=grid.spacing_mm) <= SHELL_MM) & ~inside
+    shell &= labels[wider] == 0  # a neighbouring lesion says nothing either way
+    return not shell.any() or float(parenchyma[wider][shell].mean()) >= MIN_SURROUNDED
 
 
 def _spread(labels: NDArray[np.int32], grid: Grid) -> NDArray[np.int32]:
