@@ -12,6 +12,7 @@ from typing import Any
 import monai
 import numpy as np
 import torch
+from monai.bundle.config_parser import ConfigParser
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
@@ -78,6 +79,7 @@ def train(
     state = folder.parent / f".{bundle}.checkpoint.pt"
     began = time.monotonic()
     last = [Step(0, 0.0, 0.0, 0.0)]
+    steps_before = 0
     columns = (
         TextColumn(f"training {bundle}"), BarColumn(),
         TextColumn("step {task.fields[step]}  loss {task.fields[loss]:.3f}"),
@@ -90,20 +92,28 @@ def train(
             last[0] = step
             bar.update(task, completed=step.fraction, step=step.step, loss=step.loss)
 
-        kept = fit(
-            network,
-            recipe.batches(samples, np.random.default_rng(seed), batch, normalise),
-            recipe.loss,
-            Budget(steps=steps, minutes=minutes),
-            device=str(pick_device(device)),
-            peak_rate=recipe.PEAK_RATE,
-            checkpoint=state,
-            on_step=on_step,
-        )
+        rng = np.random.default_rng(seed)
+        rounds = 2 if hasattr(recipe, "hard_points") else 1
+        budget = Budget(steps=steps and -(-steps // rounds), minutes=minutes and minutes / rounds)
+        for number in range(rounds):
+            if number:
+                _look_again(network, samples, recipe, parser, rng)
+                steps_before += last[0].step
+            kept = fit(
+                network,
+                recipe.batches(samples, rng, batch, normalise),
+                recipe.loss,
+                budget,
+                device=str(pick_device(device)),
+                peak_rate=recipe.PEAK_RATE,
+                checkpoint=state,
+                on_step=on_step,
+            )
+            network.load_state_dict(kept.state_dict())
     save_state(kept, state)
     facts = {
         "data": source,
-        "steps": last[0].step,
+        "steps": steps_before + last[0].step,
         "batch": batch,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "final_loss": round(last[0].loss, 4),
@@ -113,6 +123,20 @@ def train(
     install(bundle, state, folder, facts)
     state.unlink()
     return folder
+
+
+def _look_again(
+    network: nn.Module, samples: list[Sample], recipe: Any, parser: ConfigParser, rng: np.random.Generator
+) -> None:
+    """Half-way: note in every sample where the network is wrong, so that the second half trains there more."""
+    normalise, infer = parser.get_parsed_content("preprocessing"), parser.get_parsed_content("inferer")
+    network.eval()
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        for sample in samples:
+            image = torch.as_tensor(normalise(torch.from_numpy(sample["lesion_image"].astype(np.float32))))
+            answer = torch.softmax(infer(image[None].to(device), network)[0].float(), 0).cpu().numpy()
+            sample["lesion_hard"] = recipe.hard_points(answer, sample, rng)
 
 
 def _make_phantoms(cache: Path, cases: int, show_progress: bool) -> None:

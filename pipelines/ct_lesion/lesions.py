@@ -176,7 +176,7 @@ def _judged(
     parenchyma: NDArray[np.float32],
     coarse_liver: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int32], tuple[Candidate, ...]]:
-    """Drop specks and what lies beside the liver, and give every lesion its score and class; labels are renumbered from 1."""
+    """Drop specks and what lies beside the liver; give the others score and class, renumbered from 1."""
     kept = np.zeros_like(labels)
     candidates: list[Candidate] = []
     for label, where in enumerate(ndimage.find_objects(labels), start=1):

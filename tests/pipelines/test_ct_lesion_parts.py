@@ -223,3 +223,22 @@ def test_lesions_away_from_the_coarse_liver_do_not_count() -> None:
     found = find_lesions(_maps(HCC=((5, 5, 5), 5, 0.9), MET=((5, 40, 40), 5, 0.9)), CHANNELS, GRID, within)
     assert [max(c.class_probabilities, key=c.class_probabilities.__getitem__) for c in found.candidates] == ["HCC"]
     assert not (found.liver_probability[:, :, 30:] > 0).any()
+
+
+def test_what_lies_beside_the_liver_is_no_lesion() -> None:
+    """A kidney touching the liver that the network takes for a lesion is dropped; a lesion under the capsule stays."""
+    grid = Grid((0.0, 0.0, 0.0), (3.0, 1.5, 1.5), (30, 60, 80))
+    channels = ("background", "liver", *CLASSES)
+    probabilities = np.zeros((len(channels), *grid.shape), np.float32)
+    probabilities[0] = 1.0
+    liver = np.zeros(grid.shape, bool)
+    liver[5:25, 10:50, 10:50] = True
+    kidney, subcapsular = np.zeros_like(liver), np.zeros_like(liver)
+    kidney[10:20, 20:40, 50:66] = True
+    subcapsular[12:16, 24:32, 12:20] = True
+    for channel, mask in ((1, liver), (channels.index("HEM"), kidney), (channels.index("HCC"), subcapsular)):
+        probabilities[:, mask] = 0.02
+        probabilities[channel, mask] = 0.86
+    found = find_lesions(probabilities, channels, grid, coarse_liver=liver)
+    assert [max(c.class_probabilities, key=c.class_probabilities.__getitem__) for c in found.candidates] == ["HCC"]
+    assert (found.labels[subcapsular] == 1).all()
