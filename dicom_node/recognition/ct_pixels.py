@@ -27,6 +27,7 @@ SOFT_TISSUE_HU = (-20.0, 190.0)
 ARTERIAL_OVER_ORGAN = 85.0
 PORTAL_OVER_ORGAN = 70.0
 ENHANCED_VESSEL = 100.0
+ARTERIAL_VESSEL = 180.0  # below it a dark "organ" that is no liver would make a portal-venous aorta look arterial
 PLAIN_VESSEL = 75.0
 PLAIN_ORGAN = 72.0
 PORTAL_ORGAN = 70.0
@@ -70,6 +71,8 @@ def measure_enhancement(paths: Sequence[Path]) -> Enhancement | None:
     vessel_hu = float(np.median(vessels)) if len(vessels) >= max(1, (len(noises) + 1) // 2) else None
     if vessel_hu is not None and sum(abs(v - vessel_hu) < 30.0 for v in vessels) < (len(vessels) + 1) // 2:
         vessel_hu = None
+    if vessel_hu is not None and vessel_hu < ENHANCED_VESSEL <= max(vessels):
+        vessel_hu = None  # dark here and bright there: what is dark is no vessel
     organ_hu = None
     if organs:
         largest = sorted(organs, reverse=True)[: max(1, (len(organs) + 1) // 2)]
@@ -88,7 +91,7 @@ def judge(vessel_hu: float | None, organ_hu: float | None, noise_hu: float, slic
     phase: str | None = None
     if vessel_hu is not None and organ_hu is not None:
         over = vessel_hu - organ_hu
-        if vessel_hu >= ENHANCED_VESSEL and over >= ARTERIAL_OVER_ORGAN:
+        if vessel_hu >= ARTERIAL_VESSEL and over >= ARTERIAL_OVER_ORGAN:
             phase = "arterial"
         elif vessel_hu >= ENHANCED_VESSEL and over <= PORTAL_OVER_ORGAN and organ_hu >= PORTAL_ORGAN:
             phase = "portal_venous"

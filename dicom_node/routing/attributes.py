@@ -73,7 +73,7 @@ def parse_attribute(text: str) -> Attribute:
         return _public(text, group << 16 | int(public[2], 16))
     tag = tag_for_keyword(text)
     if tag is None:
-        near = difflib.get_close_matches(text, _KEYWORDS, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(text[:64], _KEYWORDS, n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]}?" if near else "; a DICOM keyword such as Modality or (gggg,eeee) is needed"
         raise ValueError(f"unknown attribute {text!r}{hint}")
     return _public(text, tag)

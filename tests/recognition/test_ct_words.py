@@ -1,7 +1,7 @@
 """What radiographers write: phases in several languages, and words that only look like one."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.recognition.ct_words import extra_of, is_sharp_kernel, words_of
@@ -108,6 +108,7 @@ def test_kernels() -> None:
     assert [k for k in soft if is_sharp_kernel(k)] == []
 
 
+@settings(deadline=None)
 @given(st.text(max_size=70))
 def test_no_text_raises(text: str) -> None:
     assert words_of(text).phase in (None, "arterial", "portal_venous", "delayed", "plain")

@@ -166,6 +166,7 @@ def test_no_header_makes_an_evaluation_raise_and_each_is_explained(condition: An
     assert explained.text
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.text(max_size=30))
 def test_no_attribute_text_raises_anything_but_a_told_mistake(text: str) -> None:
     try:
