@@ -12,7 +12,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 WINDOW_HU = (-60, 220)
-MAX_ROWS = 4
+MAX_ROWS = 2
+APART_SLICES = 6
 OUTLINES = ("#ffb000", "#ff5c5c", "#5cc8ff", "#7dff7a", "#ff7af2", "#f4ff5c")
 
 
@@ -29,7 +30,7 @@ def draw_ct_lesions(
     outlines = _lesion_outlines(segmentation) if segmentation is not None else {}
     areas = {uid: sum(int(mask.sum()) for _, mask in masks) for uid, masks in outlines.items()}
     chosen = _spread(areas, reference)
-    figure, axes = pyplot.subplots(len(chosen), len(names), squeeze=False, figsize=(5 * len(names), 4.4 * len(chosen)))
+    figure, axes = pyplot.subplots(len(chosen), len(names), squeeze=False, figsize=(5 * len(names), 5 * len(chosen) + 0.4))
     for row, slice_ in enumerate(chosen):
         for column, name in enumerate(names):
             dataset = min(phases[name], key=lambda other: abs(_height(other) - _height(slice_)))
@@ -43,17 +44,17 @@ def draw_ct_lesions(
             axis.set_title(f"{name}, z {_height(dataset):.0f} mm", fontsize=9)
             axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.96))
     figure.savefig(target, dpi=90)
     pyplot.close(figure)
 
 
 def _spread(areas: Mapping[str, int], reference: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:
-    """Slices to show: the one with most lesion first, then others at least three slices away."""
+    """Slices to show: the one with most lesion first, then others that are not its neighbours."""
     index = {dataset.SOPInstanceUID: position for position, dataset in enumerate(reference)}
     chosen: list[int] = []
     for uid in sorted(areas, key=lambda uid: -areas[uid]):
-        if len(chosen) < MAX_ROWS and all(abs(index[uid] - other) >= 3 for other in chosen):
+        if len(chosen) < MAX_ROWS and all(abs(index[uid] - other) >= APART_SLICES for other in chosen):
             chosen.append(index[uid])
     return [reference[position] for position in (sorted(chosen) or [len(reference) // 2])]
 
