@@ -31,6 +31,7 @@ ARTERIAL_VESSEL = 220.0  # a strong portal-venous aorta reaches 210 over a fatty
 PLAIN_VESSEL = 75.0
 PLAIN_ORGAN = 72.0
 PORTAL_ORGAN = 70.0
+LEAST_LIVER = 25.0  # darker is fluid
 PORTAL_ORGAN_ALONE = 95.0  # no liver is so bright before the portal vein brings contrast
 
 
@@ -110,7 +111,7 @@ def earlier_of(a: Enhancement, b: Enhancement) -> int | None:
     From arterial to portal-venous the liver rises and the aorta falls; the two together say it best, the liver alone
     still well, because it is compared with itself.
     """
-    if a.organ_hu is None or b.organ_hu is None:
+    if a.organ_hu is None or b.organ_hu is None or min(a.organ_hu, b.organ_hu) < LEAST_LIVER:
         return None
     rise, least = b.organ_hu - a.organ_hu, 15.0
     if a.vessel_hu is not None and b.vessel_hu is not None:

@@ -107,6 +107,7 @@ def test_the_earlier_of_two_is_the_one_with_the_darker_liver_and_the_brighter_ve
     assert (earlier_of(arterial, portal), earlier_of(portal, arterial)) == (0, 1)
     assert earlier_of(judge(None, 60, 10, 5), judge(None, 90, 10, 5)) == 0
     assert earlier_of(judge(None, 60, 10, 5), judge(None, 66, 10, 5)) is None
+    assert earlier_of(judge(None, 60, 10, 5), judge(None, 12, 10, 5)) is None  # fluid is no liver
     assert earlier_of(Enhancement(None, None, 10, 5, None, ""), portal) is None
 
 
