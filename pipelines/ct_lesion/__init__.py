@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.ct_lesion import localisation, measure, quality
 from pipelines.ct_lesion.grid import crop_around, grid_over, image_of, onto, refined
-from pipelines.ct_lesion.lesions import Candidate, SourceMasks, find_lesions, on_source
+from pipelines.ct_lesion.lesions import MIN_SCORE, Candidate, SourceMasks, find_lesions, on_source
 from pipelines.ct_lesion.registration import MAX_SHIFT_MM, register
 from pipelines.findings import Evaluation, Finding, Findings, Measurement, Region
 from pipelines.inputs import CtLesionInput
@@ -63,7 +63,7 @@ def run(study: CtLesionInput, bundles: Mapping[str, Predictor]) -> Findings:
     clock.lap("infer")
     around = localisation.around_liver(localised, fine, REGION_MARGIN_MM)
     coarse_liver = localisation.around_liver(localised, fine, 0.0)
-    found = find_lesions(probabilities, bundles["ct_lesion"].channels, fine, around, coarse_liver)
+    found = find_lesions(probabilities, bundles["ct_lesion"].channels, fine, around, coarse_liver, MIN_SCORE)
     masks = on_source(found, portal_venous)
     findings, summary = _report(found.candidates, masks, study.portal_venous)
     liver_ml = measure.volume_mm3(masks.liver, study.portal_venous) / 1000.0

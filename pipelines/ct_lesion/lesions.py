@@ -21,6 +21,9 @@ MALIGNANT = frozenset({"HCC", "ICC", "MET"})
 SEED_PROBABILITY = 0.5
 #: ... and reaches as far as this.
 GROW_PROBABILITY = 0.3
+#: Lesions scored lower are not reported. The shipped network is trained on patches full of lesions and so is too sure
+#: of itself; chosen on phantoms of their own, apart from those that the model card reports.
+MIN_SCORE = 0.9
 #: Smallest lesion, about a sphere of 3.5 mm.
 MIN_VOLUME_MM3 = 20.0
 #: Lesions may reach this far out of the segmented liver.
@@ -78,6 +81,7 @@ def find_lesions(
     grid: Grid,
     within: NDArray[np.bool_] | None = None,
     coarse_liver: NDArray[np.bool_] | None = None,
+    min_score: float = 0.0,
 ) -> LesionMap:
     """Divide the network's output into lesions.
 
@@ -85,6 +89,7 @@ def find_lesions(
     channels : names, with "liver" and every name of CLASSES.
     within : bool [slice, row, column], where lesions and liver may be; None: everywhere.
     coarse_liver : bool [slice, row, column], the liver with its lesions as the other network sees it; None: not asked.
+    min_score : lesions scored lower are left out.
     """
     per_class = [probabilities[channels.index(name)] for name in CLASSES]
     probability: NDArray[np.float32] = np.asarray(np.sum(per_class, axis=0, dtype=np.float32))
@@ -97,7 +102,7 @@ def find_lesions(
     )
     labels = _divided(_grown(probability * reach), grid)
     parenchyma = probabilities[channels.index("liver")]
-    labels, candidates = _judged(labels, probability, per_class, grid, parenchyma, coarse_liver)
+    labels, candidates = _judged(labels, probability, per_class, grid, parenchyma, coarse_liver, min_score)
     return LesionMap(grid, probability, liver_probability, labels, candidates)
 
 
@@ -175,6 +180,7 @@ def _judged(
     grid: Grid,
     parenchyma: NDArray[np.float32],
     coarse_liver: NDArray[np.bool_] | None,
+    min_score: float,
 ) -> tuple[NDArray[np.int32], tuple[Candidate, ...]]:
     """Drop specks and what lies beside the liver; give the others score and class, renumbered from 1."""
     kept = np.zeros_like(labels)
@@ -189,6 +195,9 @@ def _judged(
             continue
         if not _is_in_liver(labels, label, where, grid, parenchyma, coarse_liver):
             continue
+        score = float(np.sort(values)[-SCORE_VOXELS:].mean(dtype=np.float64))
+        if score < min_score:
+            continue
         sums = np.asarray([channel[where][inside].sum(dtype=np.float64) for channel in per_class])
         shares = sums / sums.sum()
         number = len(candidates) + 1
@@ -196,7 +205,7 @@ def _judged(
         candidates.append(
             Candidate(
                 label=number,
-                score=float(np.sort(values)[-SCORE_VOXELS:].mean(dtype=np.float64)),
+                score=score,
                 peak=float(values.max()),
                 class_probabilities={name: float(share) for name, share in zip(CLASSES, shares, strict=True)},
             )

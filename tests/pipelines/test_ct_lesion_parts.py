@@ -237,8 +237,8 @@ def test_what_lies_beside_the_liver_is_no_lesion() -> None:
     kidney[10:20, 20:40, 50:66] = True
     subcapsular[12:16, 24:32, 12:20] = True
     for channel, mask in ((1, liver), (channels.index("HEM"), kidney), (channels.index("HCC"), subcapsular)):
-        probabilities[:, mask] = 0.02
-        probabilities[channel, mask] = 0.86
+        probabilities[:, mask] = 0.005
+        probabilities[channel, mask] = 0.965
     found = find_lesions(probabilities, channels, grid, coarse_liver=liver)
     assert [max(c.class_probabilities, key=c.class_probabilities.__getitem__) for c in found.candidates] == ["HCC"]
     assert (found.labels[subcapsular] == 1).all()
