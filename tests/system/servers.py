@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,9 +42,10 @@ def debian_rabbitmq(folder: Path) -> Iterator[str]:
     """Debian's RabbitMQ as user rabbitmq on loopback; yields its URL."""
     port, dist, epmd = free_port(), free_port(), free_port()
     account = pwd.getpwnam("rabbitmq")
-    base = folder / "rabbitmq"
+    base = Path(tempfile.mkdtemp(prefix="rabbitmq-"))  # the test's own folder is closed to that user
+    base.chmod(0o755)
     for path in (base, base / "mnesia", base / "log", base / "home"):
-        path.mkdir(parents=True)
+        path.mkdir(exist_ok=True)
         os.chown(path, account.pw_uid, account.pw_gid)
     (base / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
     environment = {
@@ -75,6 +77,7 @@ def debian_rabbitmq(folder: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         subprocess.run(["epmd", "-port", str(epmd), "-kill"], capture_output=True, check=False)
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def _amqp_answers(port: int) -> bool:
