@@ -30,7 +30,8 @@ def draw_ct_lesions(
     outlines = _lesion_outlines(segmentation) if segmentation is not None else {}
     areas = {uid: sum(int(mask.sum()) for _, mask in masks) for uid, masks in outlines.items()}
     chosen = _spread(areas, reference)
-    figure, axes = pyplot.subplots(len(chosen), len(names), squeeze=False, figsize=(5 * len(names), 5 * len(chosen) + 0.4))
+    size = (5 * len(names), 5 * len(chosen) + 0.4)
+    figure, axes = pyplot.subplots(len(chosen), len(names), squeeze=False, figsize=size)
     for row, slice_ in enumerate(chosen):
         for column, name in enumerate(names):
             dataset = min(phases[name], key=lambda other: abs(_height(other) - _height(slice_)))

@@ -121,7 +121,7 @@ def hard_points(probabilities: NDArray[np.float32], sample: Sample, rng: np.rand
     """
     from scipy import ndimage
 
-    label = sample["lesion_label"]
+    label = sample["lesion_label"].astype(np.int64)
     near = ndimage.distance_transform_edt(label == 0, sampling=SPACING_MM) < 15
     false = (probabilities[2:].sum(0) > 0.3) & (label < 2) & near
     parts, _ = ndimage.label(false)

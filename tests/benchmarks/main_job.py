@@ -60,8 +60,9 @@ def main() -> None:
                 wait_until(lambda study=study: orthanc.modalities(study) == ["SEG", "SR"], 300, "SR and SEG")
                 answer_s = (datetime.now(UTC) - last).total_seconds()
                 with node.database() as connection:
-                    query = "SELECT count(*), min(started_at), min(finished_at) FROM job WHERE study_instance_uid = %s"
-                    jobs, job_started, finished = connection.execute(query, (study,)).fetchone() or (0, None, None)
+                    query = "SELECT count(*), min(started_at), min(finished_at) FROM job WHERE study_instance_uid=%s"
+                    row = connection.execute(query, (study,)).fetchone()
+                    jobs, job_started, finished = row
                 start_s = (job_started - last).total_seconds()
                 run_s = (finished - job_started).total_seconds()
                 print(
