@@ -73,9 +73,8 @@ def main() -> None:
                     starts.append(start_s)
                     answers.append(answer_s)
             node.stop()
-    print(
-        f"median of {len(starts)}: job start {statistics.median(starts):.2f} s, answer {statistics.median(answers):.1f} s"
-    )
+    start_s, answer_s = statistics.median(starts), statistics.median(answers)
+    print(f"median of {len(starts)}: job start {start_s:.2f} s, answer {answer_s:.1f} s")
 
 
 if __name__ == "__main__":
