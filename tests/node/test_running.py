@@ -25,7 +25,10 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def other_node(state_folder: Path) -> Iterator[Path]:
     """The note of another process that lives and is a node by its command line."""
-    child = subprocess.Popen([sys.executable, "-c", "input()", "dicom_node"], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print('up', flush=True); input()", "dicom_node"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()  # its command line is its own only after exec
     state_folder.mkdir(parents=True, exist_ok=True)
     note = {"pid": child.pid, "data_dir": "/srv/other", "dicom_port": 1, "console_port": 2}
     (state_folder / "other.json").write_text(json.dumps(note | {"network": os.readlink("/proc/self/ns/net")}))
