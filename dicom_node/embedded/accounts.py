@@ -2,7 +2,8 @@
 
 As root the server becomes `nobody`. If a folder on the way to its data or its binaries is closed to others (a checkout
 below a 0700 home), it keeps one capability that opens closed folders, as an ambient capability (capabilities(7)), and
-nothing else of root. Copying the data or the binaries elsewhere would be the alternative, with two truths to keep.
+nothing else of root. access(2) leaves capabilities of other users than root out of account unless the securebit
+NO_SETUID_FIXUP is set, and initdb looks for its binaries with access(2). Copying the data or the binaries elsewhere would be the alternative, with two truths to keep.
 """
 
 import ctypes
@@ -17,7 +18,10 @@ from dicom_node.embedded import EmbeddedServerError
 # linux/capability.h and linux/prctl.h
 _CAP_DAC_OVERRIDE = 1  # kept by container engines by default
 _CAP_DAC_READ_SEARCH = 2  # the smaller one
+_CAP_SETPCAP = 8  # to set securebits
 _PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -111,7 +115,8 @@ def becoming(account: Account, paths: Sequence[Path]) -> Callable[[], None] | No
         mask = 1 << capability
         header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
         data = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)  # effective, permitted, inheritable; upper 32: none
-        failed = libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        failed = libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
+        failed = failed or libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
         os.setgroups([])
         os.setgid(account.gid)
         os.setuid(account.uid)
@@ -131,6 +136,8 @@ def _opening_capability() -> int | None:
         return None
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     usable = int(fields.get("CapPrm", "0"), 16) & int(fields.get("CapBnd", "0"), 16)
+    if not usable & 1 << _CAP_SETPCAP:
+        return None
     for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE):
         if usable & 1 << capability:
             return capability

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -178,6 +179,21 @@ def test_below_a_closed_folder_it_keeps_one_capability(cluster):
     assert status["Uid"].split()[0] == str(pwd.getpwnam("nobody").pw_uid)
     assert int(status["CapEff"], 16) in {1 << 1, 1 << 2}
     assert status["Groups"].strip() == ""
+
+
+@as_root
+def test_binaries_below_a_closed_folder_are_found(server_dir):
+    """As in a virtual environment below /root: initdb asks access(2), which ignores capabilities by default."""
+    closed = server_dir / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copytree(places.postgres_bins(None)[0].parent, closed / "pginstall", symlinks=True)
+    server = EmbeddedPostgres(server_dir / "data", closed / "pginstall" / "bin")
+    server.start()
+    try:
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        server.stop()
 
 
 @as_root
