@@ -186,8 +186,10 @@ def test_binaries_below_a_closed_folder_are_found(server_dir):
     """As in a virtual environment below /root: initdb asks access(2), which ignores capabilities by default."""
     closed = server_dir / "closed"
     closed.mkdir(mode=0o700)
-    shutil.copytree(places.postgres_bins(None)[0].parent, closed / "pginstall", symlinks=True)
-    server = EmbeddedPostgres(server_dir / "data", closed / "pginstall" / "bin")
+    package = places.postgres_bins(None)[0].parents[1]
+    for folder in (package, package.with_suffix(".libs")):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    server = EmbeddedPostgres(server_dir / "data", closed / package.name / "pginstall" / "bin")
     server.start()
     try:
         with psycopg.connect(server.url) as connection:
