@@ -19,7 +19,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,13 +40,19 @@ ENTRY_NAME = re.compile(
 )
 BIND_WITHIN_S = 15.0
 _ROOM_FOR_NAMES_S = 60.0
+_SYNC_EVERY_BYTES = 64 << 20
 
 
 class Incoming:
     """The journal folder, seen from the one receiver that writes under this name. Thread-safe."""
 
-    def __init__(self, folder: Path, receiver: str) -> None:
-        """Make the folder, remove what this receiver left half-written, and note that it started. Raises OSError."""
+    def __init__(self, folder: Path, receiver: str, is_durable: bool = True) -> None:
+        """Make the folder, remove what this receiver left half-written, and note that it started. Raises OSError.
+
+        is_durable : every entry is on disk before it counts (fsync of the file and of the folder); else it is in the
+            page cache: a killed process loses nothing, a machine without power loses its last seconds.
+        """
+        self.is_durable = is_durable
         self.receiver = re.sub(r"[^0-9A-Za-z_]", "_", receiver)[:64]
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,21 +62,25 @@ class Incoming:
         self._last_ns = max((int(match["time_ns"]) for match in names if match), default=0)
         self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self._lock = threading.Lock()
+        self._begun = 0  # objects, also those that were cut off
         self._stored: dict[str, int] = {}  # objects per association that is open and has stored something
         self._owed: list[tuple[str, dict[str, Any]]] = []  # markers that could not be written
         self._note(self.receiver, "started", {"receiver": self.receiver})
 
-    def receive(self, request: StoreRequest) -> None:
-        """Make one object durable: file and directory entry are on disk on return. Raises OSError."""
-        association = request.association
+    def open_sink(self, request: StoreRequest) -> "ArrivingObject":
+        """Begin one object; it is in the journal when its `commit` returns. Raises OSError."""
+        self._write_owed()
+        with self._lock:
+            self._begun += 1
+            return ArrivingObject(self, request, f"{request.association.association_id}-{self._begun:06d}")
+
+    def add(self, aside: Path, association: AssociationFacts) -> None:
+        """Put a complete object into the journal, behind the note of its association. Raises OSError."""
         with self._lock:
             count = self._stored.get(association.association_id, 0)
-        self._write_owed()
         if count == 0:
             self._note(association.association_id, "opened", self._describe(association))
-        # without Source Application Entity Title: the same object from two senders must be the same bytes
-        head = file_head(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
-        self._write(f"{association.association_id}-{count + 1:06d}", "dcm", (head, request.dataset))
+        self._publish(aside, f"{association.association_id}-{count + 1:06d}", "dcm")
         with self._lock:
             self._stored[association.association_id] = count + 1
 
@@ -110,25 +120,30 @@ class Incoming:
         }
 
     def _note(self, subject: str, kind: str, facts: Mapping[str, Any]) -> None:
-        self._write(subject, f"{kind}.json", (json.dumps(facts).encode(),))
+        self._write(subject, f"{kind}.json", json.dumps(facts).encode())
 
-    def _write(self, subject: str, suffix: str, parts: Iterable[bytes | memoryview]) -> None:
-        """Write aside, fsync, rename, fsync the folder. What fails leaves nothing behind."""
-        aside = self._folder / f".{self.receiver}-{threading.get_ident()}-{subject}"
+    def _write(self, subject: str, suffix: str, content: bytes) -> None:
+        aside = self.aside(subject)
         try:
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-            try:
-                for part in parts:
-                    _write_all(descriptor, part)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.rename(aside, self._folder / f"{self._next_ns():019d}-{subject}.{suffix}")
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                if self.is_durable:
+                    os.fsync(file.fileno())
+            self._publish(aside, subject, suffix)
         except BaseException:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
-        os.fsync(self._folder_fd)
+
+    def aside(self, name: str) -> Path:
+        """Where an entry is written; a restart of this receiver removes what is left there."""
+        return self._folder / f".{self.receiver}-{name}"
+
+    def _publish(self, aside: Path, subject: str, suffix: str) -> None:
+        os.rename(aside, self._folder / f"{self._next_ns():019d}-{subject}.{suffix}")
+        if self.is_durable:
+            os.fsync(self._folder_fd)
 
     def _next_ns(self) -> int:
         """Time that never repeats or steps back, also over a restart with a wrong clock."""
@@ -137,10 +152,51 @@ class Incoming:
             return self._last_ns
 
 
-def _write_all(descriptor: int, part: bytes | memoryview) -> None:
-    left = memoryview(part)
-    while left:
-        left = left[os.write(descriptor, left) :]
+class ArrivingObject:
+    """The ObjectSink of one object on its way into the journal: written aside, made durable, then named."""
+
+    def __init__(self, incoming: Incoming, request: StoreRequest, name: str) -> None:
+        """Raises OSError."""
+        self._incoming = incoming
+        self._association = request.association
+        self._aside = incoming.aside(name)
+        self._unsynced = 0
+        self._descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+        try:
+            # without Source Application Entity Title: the same object from two senders must be the same bytes
+            head = file_head(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
+            self.write(memoryview(head))
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, part: memoryview) -> None:
+        """Append bytes of the Dataset. Raises OSError."""
+        count = len(part)
+        written = os.write(self._descriptor, part)
+        while written < count:
+            written += os.write(self._descriptor, part[written:])
+        self._unsynced += count
+        if self._unsynced > _SYNC_EVERY_BYTES and self._incoming.is_durable:
+            os.fdatasync(self._descriptor)  # else a large object would keep its sender waiting at the end
+            self._unsynced = 0
+
+    def commit(self) -> None:
+        """Put the object into the journal, by the durability that is set. Raises OSError."""
+        if self._incoming.is_durable:
+            os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._incoming.add(self._aside, self._association)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._descriptor >= 0:
+            with suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+        with suppress(OSError):
+            self._aside.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -229,10 +285,10 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    incoming = Incoming(settings.incoming_dir, receiver)
+    incoming = Incoming(settings.incoming_dir, receiver, settings.durable_ack == "fsync")
     with running_scp(
         settings.ae_title,
-        receive=incoming.receive,
+        open_sink=incoming.open_sink,
         closed=incoming.closed,
         allowed=Senders(settings.data_dir / "senders.json").allowed,
         host=settings.dicom_host,

@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     workers: int = Field(1, description="inference workers", ge=1)
     max_associations: int = Field(50, description="associations at one time", ge=1)
     network_timeout_s: float = Field(60.0, description="an association silent for so long is aborted")
+    durable_ack: str = Field(
+        "fsync",
+        pattern="^(fsync|page-cache)$",
+        description="when an image is answered: on disk (fsync), or in the system's memory (page-cache), which is "
+        "faster and loses the last seconds if the machine loses power",
+    )
     quiet_period_s: float = Field(60.0, description="last resort: run on what is there when nothing came for so long")
     overdue_s: float = Field(600.0, description="a study still waiting after so long is shown as overdue")
     association_idle_s: float = Field(

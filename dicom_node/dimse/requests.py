@@ -1,6 +1,8 @@
 """What the acceptor hands on: one association, one object to be stored. No pynetdicom in here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -22,4 +24,46 @@ class StoreRequest:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    dataset: memoryview  # encoded as sent
+
+
+class ObjectSink(Protocol):
+    """Takes the encoded Dataset of one object as it comes off the network. Used by one thread."""
+
+    def write(self, part: memoryview) -> None:
+        """Take the next bytes; they are valid during the call only. Raises what status.py turns into a status."""
+
+    def commit(self) -> None:
+        """All bytes are there. When this returns the object is answered with Success, so it must be safe by then."""
+
+    def discard(self) -> None:
+        """Forget it: cut off, refused or failed. Does not raise; also called after a `commit` that raised."""
+
+
+OpenSink = Callable[[StoreRequest], ObjectSink]
+
+
+class InMemory:
+    """Sinks for objects of a size that memory holds: `keep(request, dataset)` is called with each whole object."""
+
+    def __init__(self, keep: Callable[[StoreRequest, bytes], None]) -> None:
+        self._keep = keep
+
+    def __call__(self, request: StoreRequest) -> ObjectSink:
+        """An OpenSink."""
+        return _Collected(request, self._keep)
+
+
+class _Collected:
+    def __init__(self, request: StoreRequest, keep: Callable[[StoreRequest, bytes], None]) -> None:
+        self._request = request
+        self._keep = keep
+        self._dataset = bytearray()
+
+    def write(self, part: memoryview) -> None:
+        self._dataset += part
+
+    def commit(self) -> None:
+        self._keep(self._request, bytes(self._dataset))
+
+    def discard(self) -> None:
+        self._dataset.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom import dcmread
 
 from dicom_node.dimse.part10 import file_head
-from dicom_node.dimse.requests import StoreRequest
+from dicom_node.dimse.requests import InMemory, StoreRequest
 from dicom_node.dimse.scp import running_scp
 
 
@@ -62,10 +62,10 @@ class StandInPacs:
     @contextmanager
     def running(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
         """Listen while the context lasts; yields the bound port. Raises OSError."""
-        with running_scp(self.ae_title, receive=self.keep, host=host, port=port) as bound:
+        with running_scp(self.ae_title, open_sink=InMemory(self.keep), host=host, port=port) as bound:
             yield bound
 
-    def keep(self, request: StoreRequest) -> None:
+    def keep(self, request: StoreRequest, dataset: bytes) -> None:
         """Take one object."""
         head = file_head(
             request.sop_class_uid,
@@ -73,7 +73,7 @@ class StandInPacs:
             request.transfer_syntax_uid,
             request.association.calling_ae_title,
         )
-        file_bytes = head + bytes(request.dataset)
+        file_bytes = head + dataset
         with self._changed:
             path = None
             if self._folder is not None:

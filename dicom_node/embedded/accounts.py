@@ -2,8 +2,9 @@
 
 As root the server becomes `nobody`. If a folder on the way to its data or its binaries is closed to others (a checkout
 below a 0700 home), it keeps one capability that opens closed folders, as an ambient capability (capabilities(7)), and
-nothing else of root. access(2) leaves capabilities of other users than root out of account unless the securebit
-NO_SETUID_FIXUP is set, and initdb looks for its binaries with access(2). Copying the data or the binaries elsewhere would be the alternative, with two truths to keep.
+nothing else of root. access(2), with which initdb looks for its binaries, heeds capabilities of other users than root
+only under the securebit NO_SETUID_FIXUP. Copying the data or the binaries elsewhere would be the alternative, with two
+truths to keep.
 """
 
 import ctypes

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_objects import dataset_bytes, new_uid, write_object
 
 from dicom_node.delivery import Outcome, pause_s, send
-from dicom_node.dimse.requests import StoreRequest
+from dicom_node.dimse.requests import InMemory, StoreRequest
 from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.standin import StandInPacs
 from dicom_node.dimse.status import AbortAssociationError, RefusedError
@@ -75,7 +75,7 @@ def deliver(tmp_path: Path) -> Deliver:
 def test_each_object_is_reported_when_it_has_arrived(batch: list[Delivery], deliver: Deliver, tmp_path: Path) -> None:
     pacs = StandInPacs()
     associations = []
-    with running_scp("PACS", receive=pacs.keep, closed=lambda facts, _: associations.append(facts)) as port:
+    with running_scp("PACS", open_sink=InMemory(pacs.keep), closed=lambda facts, _: associations.append(facts)) as port:
         reports = deliver(port, batch)
     assert reports == [(number, Outcome.done(0)) for number in (1, 2, 3, 4)]
     assert [kept.sop_instance_uid for kept in pacs.kept] == [d.sop_instance_uid for d in batch]
@@ -98,11 +98,11 @@ def test_each_object_is_reported_when_it_has_arrived(batch: list[Delivery], deli
 def test_status_of_one_object_is_its_own(
     batch: list[Delivery], deliver: Deliver, status: int, delivered: bool, retry_soon: bool
 ) -> None:
-    def receive(request: StoreRequest) -> None:
+    def receive(request: StoreRequest, dataset: bytes) -> None:
         if request.sop_instance_uid == batch[1].sop_instance_uid:
             raise RefusedError(status, "not this one")
 
-    with running_scp("PACS", receive=receive) as port:
+    with running_scp("PACS", open_sink=InMemory(receive)) as port:
         reports = dict(deliver(port, batch))
     outcome = reports.pop(2)
     assert (outcome.delivered, outcome.status, outcome.retry_soon) == (delivered, status, retry_soon)
@@ -116,15 +116,15 @@ def test_an_association_that_breaks_keeps_what_was_answered(
 ) -> None:
     pacs = StandInPacs()
 
-    def receive(request: StoreRequest) -> None:
+    def receive(request: StoreRequest, dataset: bytes) -> None:
         if request.sop_instance_uid != batch[2].sop_instance_uid:
-            pacs.keep(request)
+            pacs.keep(request, dataset)
             return
         if is_kept:
-            pacs.keep(request)
+            pacs.keep(request, dataset)
         raise AbortAssociationError
 
-    with running_scp("PACS", receive=receive) as port:
+    with running_scp("PACS", open_sink=InMemory(receive)) as port:
         reports = deliver(port, batch)
     assert [number for number, _ in reports] == [1, 2, 3, 4]
     assert [outcome.delivered for _, outcome in reports] == [True, True, False, False]
@@ -148,7 +148,7 @@ def test_nobody_there(batch: list[Delivery], deliver: Deliver) -> None:
 
 
 def test_we_are_not_known_there(batch: list[Delivery], deliver: Deliver) -> None:
-    with running_scp("PACS", receive=lambda _: None, allowed=lambda *_: False) as port:
+    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), allowed=lambda *_: False) as port:
         reports = deliver(port, batch)
     assert len(reports) == 4
     assert all(not o.delivered and not o.retry_soon and "calling AE title" in o.reason for _, o in reports)

@@ -22,7 +22,7 @@ from tiny_objects import CT, EXPLICIT_LITTLE, dataset_bytes, new_uid, write_obje
 
 from dicom_node.dimse.contexts import IMPLICIT_LITTLE, TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from dicom_node.dimse.part10 import read_file_head
-from dicom_node.dimse.requests import AssociationFacts, StoreRequest
+from dicom_node.dimse.requests import AssociationFacts, InMemory, StoreRequest
 from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.scu import RequestorAssociation, echo, send_files
 from dicom_node.dimse.status import AbortAssociationError
@@ -38,9 +38,9 @@ class Kept:
         self.requests: list[StoreRequest] = []
         self.ended: list[tuple[AssociationFacts, str]] = []
 
-    def receive(self, request: StoreRequest) -> None:
+    def receive(self, request: StoreRequest, dataset: bytes) -> None:
         self.requests.append(request)
-        self.datasets[request.sop_instance_uid] = bytes(request.dataset)
+        self.datasets[request.sop_instance_uid] = dataset
 
     def closed(self, association: AssociationFacts, state: str) -> None:
         self.ended.append((association, state))
@@ -65,7 +65,7 @@ def association(port: int, *contexts: Any) -> Iterator[Any]:
 
 
 def test_echo(kept: Kept) -> None:
-    with running_scp("NODE", receive=kept.receive) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port:
         answer = echo("127.0.0.1", port, "NODE", "SCU")
     assert answer.seconds is not None
     assert answer.reason == ""
@@ -76,7 +76,7 @@ def test_every_transfer_syntax_byte_for_byte(kept: Kept, tmp_path: Path) -> None
     for number, syntax in enumerate(TRANSFER_SYNTAXES):
         uid, dataset = new_uid(), os.urandom(100_001)  # odd, larger than a PDU of many peers, and no Dataset at all
         sent[uid] = (syntax, dataset, write_object(tmp_path / f"{number}.dcm", dataset, uid, transfer_syntax=syntax))
-    with running_scp("NODE", receive=kept.receive) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port:
         results = send_files([path for _, _, path in sent.values()], "127.0.0.1", port, "NODE", "SCU")
     assert [r.status for r in results] == [0] * 16
     got = {r.sop_instance_uid: (r.transfer_syntax_uid, kept.datasets[r.sop_instance_uid]) for r in kept.requests}
@@ -88,7 +88,7 @@ def test_sixteen_encodings_of_one_ct(kept: Kept) -> None:
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     files = sorted(folder.glob("*.dcm*"))
-    with running_scp("NODE", receive=kept.receive) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port:
         for path in files:  # they share one SOP Instance UID
             head = read_file_head(path)
             (result,) = send_files([path], "127.0.0.1", port, "NODE", "SCU")
@@ -107,7 +107,7 @@ def test_dcmtk_sends(kept: Kept, tmp_path: Path) -> None:
             pytest.fail("storescu must be there in CI")
         pytest.skip("no storescu (Debian package dcmtk)")
     files = write_objects(tmp_path, 5)
-    with running_scp("NODE", receive=kept.receive, closed=kept.closed) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed) as port:
         paths = [str(path) for path in files.values()]
         subprocess.run([storescu, "-aec", "NODE", "127.0.0.1", str(port), *paths], check=True, timeout=30)
     assert kept.datasets.keys() == files.keys()
@@ -120,7 +120,7 @@ def test_dcmtk_sends(kept: Kept, tmp_path: Path) -> None:
 
 def test_facts_of_the_association(kept: Kept, tmp_path: Path) -> None:
     files = write_objects(tmp_path, 2)
-    with running_scp("NODE", receive=kept.receive, closed=kept.closed) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed) as port:
         send_files(list(files.values()), "127.0.0.1", port, "NODE", "MODALITY1")
     first, second = (request.association for request in kept.requests)
     assert first == second == kept.ended[0][0]
@@ -128,7 +128,7 @@ def test_facts_of_the_association(kept: Kept, tmp_path: Path) -> None:
 
 
 def test_called_ae_title_must_be_ours(kept: Kept) -> None:
-    with running_scp("NODE", receive=kept.receive) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port:
         assert "called AE title not recognised" in echo("127.0.0.1", port, "OTHER", "SCU").reason
 
 
@@ -139,7 +139,7 @@ def test_unknown_sender_is_rejected(kept: Kept) -> None:
         asked.append((calling_ae_title, peer_host))
         return calling_ae_title == "KNOWN"
 
-    with running_scp("NODE", receive=kept.receive, closed=kept.closed, allowed=allowed) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed, allowed=allowed) as port:
         assert "calling AE title not recognised" in echo("127.0.0.1", port, "NODE", "STRANGER").reason
         assert echo("127.0.0.1", port, "NODE", "KNOWN").seconds is not None
     assert asked == [("STRANGER", "127.0.0.1"), ("KNOWN", "127.0.0.1")]
@@ -150,12 +150,12 @@ def test_a_policy_that_fails_lets_nobody_in(kept: Kept) -> None:
     def broken(_calling: str, _peer: str) -> bool:
         raise RuntimeError("no answer")
 
-    with running_scp("NODE", receive=kept.receive, allowed=broken) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), allowed=broken) as port:
         assert "rejected" in echo("127.0.0.1", port, "NODE", "SCU").reason
 
 
 def test_limit_of_associations_counts_accepted_ones_only(kept: Kept, eventually: Callable[..., None]) -> None:
-    with running_scp("NODE", receive=kept.receive, closed=kept.closed, max_associations=1) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed, max_associations=1) as port:
         half_open = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
         with association(port) as first:
             assert first.is_established
@@ -177,12 +177,12 @@ def test_limit_of_associations_counts_accepted_ones_only(kept: Kept, eventually:
 def test_what_is_not_stored_is_not_success(tmp_path: Path, error: Exception, status: int) -> None:
     first = [error]
 
-    def receive(_request: StoreRequest) -> None:
+    def receive(_request: StoreRequest, _dataset: bytes) -> None:
         if first:
             raise first.pop()
 
     files = list(write_objects(tmp_path, 2).values())
-    with running_scp("NODE", receive=receive) as port:
+    with running_scp("NODE", open_sink=InMemory(receive)) as port:
         refused, stored = send_files(files, "127.0.0.1", port, "NODE", "SCU")
     assert refused.status == status
     assert refused.is_refused
@@ -190,11 +190,11 @@ def test_what_is_not_stored_is_not_success(tmp_path: Path, error: Exception, sta
 
 
 def test_abort_instead_of_an_answer(tmp_path: Path, kept: Kept) -> None:
-    def receive(_request: StoreRequest) -> None:
+    def receive(_request: StoreRequest, _dataset: bytes) -> None:
         raise AbortAssociationError
 
     files = list(write_objects(tmp_path, 2).values())
-    with running_scp("NODE", receive=receive, closed=kept.closed) as port:
+    with running_scp("NODE", open_sink=InMemory(receive), closed=kept.closed) as port:
         results = send_files(files, "127.0.0.1", port, "NODE", "SCU")
     assert [(r.is_stored, r.is_refused) for r in results] == [(False, False)] * 2
     assert [state for _, state in kept.ended] == ["aborted"]
@@ -231,7 +231,7 @@ def _store(
     ],
 )
 def test_a_uid_that_is_none_gets_a_failure_status(kept: Kept, uid: str | None, status: int) -> None:
-    with running_scp("NODE", receive=kept.receive) as port, association(port) as made:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port, association(port) as made:
         assert _store(made, uid) == status
         assert _store(made, "2.25.9") == 0x0000  # the association goes on
     assert list(kept.datasets) == ["2.25.9"]
@@ -239,7 +239,7 @@ def test_a_uid_that_is_none_gets_a_failure_status(kept: Kept, uid: str | None, s
 
 def test_no_dataset_and_no_storage(kept: Kept) -> None:
     contexts = build_context(CT), build_context(VERIFICATION)
-    with running_scp("NODE", receive=kept.receive) as port, association(port, *contexts) as made:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port, association(port, *contexts) as made:
         assert _store(made, "2.25.9", dataset=None) == 0xC000
         assert _store(made, "2.25.9", context=3) == 0x0122
         assert _store(made, "2.25.9", sop_class="1.2.840.10008.5.1.4.31") == 0x0122
@@ -249,7 +249,7 @@ def test_no_dataset_and_no_storage(kept: Kept) -> None:
 def test_private_sop_classes_are_kept_and_other_services_are_not(kept: Kept, tmp_path: Path) -> None:
     private, worklist = "1.3.46.670589.11.0.0.12.1", "1.2.840.10008.5.1.4.31"
     path = write_object(tmp_path / "a.dcm", dataset_bytes("2.25.9"), "2.25.9", sop_class=private)
-    with running_scp("NODE", receive=kept.receive) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port:
         (result,) = send_files([path], "127.0.0.1", port, "NODE", "SCU")
         assert result.is_stored
         with association(port, build_context(worklist), build_context(VERIFICATION)) as made:
@@ -269,7 +269,7 @@ def test_order_of_transfer_syntaxes_is_the_senders() -> None:
 
 
 def test_a_cut_connection_is_an_aborted_association(kept: Kept, eventually: Callable[..., None]) -> None:
-    with running_scp("NODE", receive=kept.receive, closed=kept.closed) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed) as port:
         with association(port) as made:
             assert _store(made, "2.25.9") == 0
             made.dul.socket.socket.shutdown(socket.SHUT_RDWR)
@@ -279,7 +279,7 @@ def test_a_cut_connection_is_an_aborted_association(kept: Kept, eventually: Call
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 17 << 20])
 def test_an_absurd_pdu_is_cut_off(kept: Kept, length: int) -> None:
-    with running_scp("NODE", receive=kept.receive) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port:
         with socket.create_connection(("127.0.0.1", port), 10) as peer:
             peer.sendall(struct.pack(">BBI", 1, 0, length) + b"\0" * 100)
             assert peer.recv(1) == b""
@@ -287,7 +287,7 @@ def test_an_absurd_pdu_is_cut_off(kept: Kept, length: int) -> None:
 
 
 def test_probes_leave_nothing_behind(kept: Kept, eventually: Callable[..., None]) -> None:
-    with running_scp("NODE", receive=kept.receive) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive)) as port:
         before = threading.active_count()
         for number in range(60):
             probe = socket.create_connection(("127.0.0.1", port))
@@ -301,14 +301,14 @@ def test_probes_leave_nothing_behind(kept: Kept, eventually: Callable[..., None]
 def test_a_store_in_progress_is_finished_and_answered(tmp_path: Path, kept: Kept) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
-    def receive(request: StoreRequest) -> None:
+    def receive(request: StoreRequest, dataset: bytes) -> None:
         entered.set()
         assert go_on.wait(10)
-        kept.receive(request)
+        kept.receive(request, dataset)
 
     files = list(write_objects(tmp_path, 2).values())
     results: list[Any] = []
-    with running_scp("NODE", receive=receive, closed=kept.closed) as port:
+    with running_scp("NODE", open_sink=InMemory(receive), closed=kept.closed) as port:
         sender = threading.Thread(target=lambda: results.extend(send_files(files, "127.0.0.1", port, "NODE", "SCU")))
         sender.start()
         assert entered.wait(10)
@@ -323,9 +323,9 @@ def test_a_port_still_taken_is_tried_again(kept: Kept) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match="in use"), running_scp("NODE", receive=kept.receive, port=port):
+        with pytest.raises(OSError, match="in use"), running_scp("NODE", open_sink=InMemory(kept.receive), port=port):
             pass
         threading.Timer(0.3, taken.close).start()
-        with running_scp("NODE", receive=kept.receive, port=port, bind_within_s=10) as bound:
+        with running_scp("NODE", open_sink=InMemory(kept.receive), port=port, bind_within_s=10) as bound:
             assert bound == port
             assert echo("127.0.0.1", port, "NODE", "SCU").seconds is not None

@@ -7,6 +7,7 @@ import pytest
 from tiny_objects import dataset_bytes, new_uid, write_object, write_objects
 
 from dicom_node.dimse.part10 import read_file_head
+from dicom_node.dimse.requests import InMemory
 from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.scu import SendResult, echo, send_files
 from dicom_node.dimse.standin import StandInPacs
@@ -84,10 +85,10 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 def test_rejected_for_good_and_for_now(tmp_path: Path) -> None:
     files = list(write_objects(tmp_path, 2).values())
-    with running_scp("PACS", receive=lambda _request: None, allowed=lambda *_: False) as port:
+    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), allowed=lambda *_: False) as port:
         rejected = send_files(files, "127.0.0.1", port, "PACS", "NODE")
     assert all(r.is_refused and "calling AE title not recognised" in r.reason for r in rejected)
-    with running_scp("PACS", receive=lambda _request: None, max_associations=0) as port:
+    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), max_associations=0) as port:
         busy = send_files(files, "127.0.0.1", port, "PACS", "NODE")
     assert not any(r.is_refused or r.is_stored for r in busy)
 

@@ -41,7 +41,9 @@ class Bench:
 
     def receive(self, uid: str, by: AssociationFacts, dataset: bytes | None = None, **elements: object) -> None:
         encoded = dataset if dataset is not None else dataset_bytes(uid, **elements)  # type: ignore[arg-type]
-        self.incoming.receive(StoreRequest(by, CT, uid, EXPLICIT_LITTLE, memoryview(encoded)))
+        sink = self.incoming.open_sink(StoreRequest(by, CT, uid, EXPLICIT_LITTLE))
+        sink.write(memoryview(encoded))
+        sink.commit()
 
     def index(self, limit: int = 1000) -> int:
         return index_incoming(self.data_dir / "incoming", self.store, self.pool, limit)

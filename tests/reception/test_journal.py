@@ -25,8 +25,12 @@ from dicom_node.reception import ENTRY_NAME, Incoming, Senders
 ASSOCIATION = AssociationFacts("0123456789abcdef", "MODALITY1", "LIVERNODE", "10.1.2.3", 1_700_000_000_000_000_000)
 
 
-def request(dataset: bytes = b"12345678", uid: str = "2.25.9") -> StoreRequest:
-    return StoreRequest(ASSOCIATION, CT, uid, EXPLICIT_LITTLE, memoryview(dataset))
+def store(
+    incoming: Incoming, dataset: bytes = b"12345678", uid: str = "2.25.9", by: AssociationFacts = ASSOCIATION
+) -> None:
+    sink = incoming.open_sink(StoreRequest(by, CT, uid, EXPLICIT_LITTLE))
+    sink.write(memoryview(dataset))
+    sink.commit()
 
 
 def entries(folder: Path) -> list[str]:
@@ -41,8 +45,8 @@ def entries(folder: Path) -> list[str]:
 
 def test_everything_is_written_down_in_order(tmp_path: Path) -> None:
     incoming = Incoming(tmp_path / "incoming", "receiver")
-    incoming.receive(request(b"first", "2.25.8"))
-    incoming.receive(request(b"second", "2.25.9"))
+    store(incoming, b"first", "2.25.8")
+    store(incoming, b"second", "2.25.9")
     incoming.closed(ASSOCIATION, "released")
     names = sorted(os.listdir(tmp_path / "incoming"))
     assert entries(tmp_path / "incoming") == ["started.json", "opened.json", "dcm", "dcm", "closed.json"]
@@ -68,7 +72,7 @@ def test_an_association_that_stored_nothing_leaves_no_trace(tmp_path: Path) -> N
 
 def test_on_disk_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incoming = Incoming(tmp_path, "receiver")
-    incoming.receive(request())  # the association is known from here on
+    store(incoming)  # the association is known from here on
     steps: list[str] = []
     fsync, rename, write = os.fsync, os.rename, os.write
 
@@ -87,7 +91,7 @@ def test_on_disk_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(os, "rename", spy_rename)
     monkeypatch.setattr(os, "write", spy_write)
-    incoming.receive(request(b"x" * 1000, "2.25.10"))
+    store(incoming, b"x" * 1000, "2.25.10")
     monkeypatch.undo()
     assert [step for step in steps if step != "write"] == ["fsync file", "rename", "fsync folder"]
     assert steps[-3] == "fsync file"
@@ -105,7 +109,7 @@ def test_disk_full_is_refused_and_reception_goes_on_when_there_is_room(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with running_scp("NODE", receive=incoming.receive, closed=incoming.closed) as port:
+    with running_scp("NODE", open_sink=incoming.open_sink, closed=incoming.closed) as port:
         first, *rest = files.values()
         with monkeypatch.context() as patch:
             patch.setattr(dicom_node.reception.os, step, full)
@@ -120,7 +124,7 @@ def test_disk_full_is_refused_and_reception_goes_on_when_there_is_room(
 
 def test_the_end_is_noted_when_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incoming = Incoming(tmp_path, "receiver")
-    incoming.receive(request())
+    store(incoming)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -130,7 +134,7 @@ def test_the_end_is_noted_when_there_is_room_again(tmp_path: Path, monkeypatch: 
         incoming.closed(ASSOCIATION, "released")
     assert entries(tmp_path) == ["started.json", "opened.json", "dcm"]
     other = AssociationFacts("fedcba9876543210", "MODALITY2", "LIVERNODE", "10.1.2.4", 1)
-    incoming.receive(StoreRequest(other, CT, "2.25.10", EXPLICIT_LITTLE, memoryview(b"1")))
+    store(incoming, b"1", "2.25.10", other)
     assert entries(tmp_path) == ["started.json", "opened.json", "dcm", "closed.json", "opened.json", "dcm"]
 
 
@@ -143,9 +147,9 @@ def test_a_start_clears_what_this_receiver_left_half_written(tmp_path: Path) -> 
 
 def test_time_never_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incoming = Incoming(tmp_path, "receiver")
-    incoming.receive(request(b"first", "2.25.8"))
+    store(incoming, b"first", "2.25.8")
     monkeypatch.setattr(time, "time_ns", lambda: 1)
-    incoming.receive(request(b"second", "2.25.9"))
+    store(incoming, b"second", "2.25.9")
     Incoming(tmp_path, "receiver")  # also not over a restart
     names = sorted(os.listdir(tmp_path))
     assert names[-1].endswith("started.json")
@@ -247,6 +251,6 @@ def test_killed_in_mid_association_and_back_on_its_port(tmp_path: Path, eventual
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_uids_of_a_request_never_become_paths(tmp_path: Path) -> None:
     incoming = Incoming(tmp_path / "incoming", "../receiver")
-    incoming.receive(request(dataset_bytes("../../x"), new_uid()))
+    store(incoming, dataset_bytes("../../x"), new_uid())
     assert [p.name for p in tmp_path.iterdir()] == ["incoming"]
     assert len(entries(tmp_path / "incoming")) == 3
