@@ -299,6 +299,7 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     ) as port:
         log.info("receiving", ae_title=settings.ae_title, port=port)
         if ready_file is not None:
+            ready_file.parent.mkdir(parents=True, exist_ok=True)
             ready_file.write_text(str(os.getpid()))
         stopping.wait()
     log.info("receiver stopped")
