@@ -109,15 +109,18 @@ def up(
 
 
 @app.command()
-def receive() -> None:
-    """The receiver alone: DICOM C-STORE and C-ECHO SCP."""
+def receive(
+    number: Annotated[int, typer.Argument(help="Number of this receiver on this data directory.", min=1)] = 1,
+) -> None:
+    """A receiver alone: DICOM C-STORE and C-ECHO SCP. Several share one port."""
     from dicom_node.log import configure
     from dicom_node.reception import receive as run_receiver
     from dicom_node.up import ready_file
 
     settings = Settings()
-    configure("receive", settings.log_format)
-    run_receiver(settings, ready_file(settings, "receive"))
+    name = f"receive-{number}"
+    configure(name, settings.log_format)
+    run_receiver(settings, ready_file(settings, name), name)
 
 
 @app.command()

@@ -31,6 +31,7 @@ import structlog
 from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
 from dicom_node.settings import Settings
+from dicom_node.slots import Slots
 
 log = structlog.get_logger()
 
@@ -272,7 +273,7 @@ class Senders:
             log.error("list of senders cannot be read; the last one stays in force", error=repr(error))
 
 
-def receive(settings: Settings, ready_file: Path | None = None, receiver: str = "receiver") -> None:
+def receive(settings: Settings, ready_file: Path | None = None, receiver: str = "receive-1") -> None:
     """Receive until SIGTERM or SIGINT: the whole work of `dicom-node receive`.
 
     ready_file : written with the process id when the port is open.
@@ -293,7 +294,9 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
         allowed=Senders(settings.data_dir / "senders.json").allowed,
         host=settings.dicom_host,
         port=settings.dicom_port,
+        shared_port=settings.receivers != 1,
         max_associations=settings.max_associations,
+        slots=Slots(settings.data_dir / "run" / "associations.slots", settings.max_associations),
         network_timeout_s=settings.network_timeout_s,
         bind_within_s=BIND_WITHIN_S,
     ) as port:

@@ -1,5 +1,6 @@
 """Settings of the node, from the environment (`DICOM_NODE_*`, `DATABASE_URL`, `BROKER_URL`). Frozen; units in names."""
 
+import os
 from pathlib import Path
 
 from pydantic import Field
@@ -24,6 +25,7 @@ class Settings(BaseSettings):
         None, validation_alias="BROKER_URL", description="RabbitMQ, Redis or Valkey; empty: the embedded Valkey"
     )
     workers: int = Field(1, description="inference workers", ge=1)
+    receivers: int = Field(0, description="receivers on the port; 0: one per core, at most 4", ge=0, le=64)
     max_associations: int = Field(50, description="associations at one time", ge=1)
     network_timeout_s: float = Field(60.0, description="an association silent for so long is aborted")
     durable_ack: str = Field(
@@ -53,6 +55,11 @@ class Settings(BaseSettings):
     log_format: str = Field("text", pattern="^(text|json)$", description="text or json lines")
     postgres_bin: Path | None = Field(None, description="folder with postgres and initdb; empty: wheel, then Debian's")
     valkey_bin: Path | None = Field(None, description="valkey-server or redis-server; empty: wheel, then PATH")
+
+    @property
+    def receiver_count(self) -> int:
+        """Receivers that `up` starts."""
+        return self.receivers or min(4, os.cpu_count() or 1)
 
     @property
     def store_dir(self) -> Path:

@@ -60,7 +60,7 @@ def up(settings: Settings) -> None:
             migrate(str(settings.database_url))
         except MigrationError as error:
             raise ConfigurationError(str(error)) from error
-        for file in _ready_dir(settings).iterdir():
+        for file in _ready_dir(settings).glob("*.ready"):
             file.unlink()
 
     def say_ready() -> None:
@@ -74,13 +74,14 @@ def up(settings: Settings) -> None:
 def _parts(settings: Settings) -> list[Part]:
     """The parts; each name is also its command: "work-gpu-1" is `dicom-node work gpu 1`."""
     environment = os.environ | _environment(settings)
+    receivers = [f"receive-{number}" for number in range(1, settings.receiver_count + 1)]
     workers = [f"work-gpu-{number}" for number in range(1, settings.workers + 1)]
 
     def part(name: str) -> Part:
         answers = partial(_answers_http, settings) if name == "console" else ready_file(settings, name).exists
         return Part(name, (sys.executable, "-m", "dicom_node", *name.split("-")), environment, is_ready=answers)
 
-    return [part(name) for name in ("receive", *workers, "work-cpu-1", "schedule", "console")]
+    return [part(name) for name in (*receivers, *workers, "work-cpu-1", "schedule", "console")]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

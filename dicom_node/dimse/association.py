@@ -25,6 +25,7 @@ from dicom_node.dimse.fast_store import StoreMessages
 from dicom_node.dimse.pdata import MalformedPduError, PDataReader
 from dicom_node.dimse.requests import AssociationFacts
 from dicom_node.dimse.status import AbortAssociationError
+from dicom_node.slots import Slot
 
 log = structlog.get_logger()
 
@@ -32,6 +33,7 @@ MAX_PDU_BYTES = 1 << 20  # announced; fewer, larger PDUs cost less per byte
 _MAX_PDU_TAKEN_BYTES = 16 << 20  # a peer that announces more than this is cut off
 _MAX_OTHER_PDU_BYTES = 64 << 10  # release and abort have ten
 _BUFFER_BYTES = 256 << 10  # what fits the processor's cache: bytes go from the socket to the file while they are warm
+_WORTH_WAITING_BYTES = 16 << 10
 _IDLE_TURN_S = 0.1  # how long a read blocks: after it, is there anything to send, or reason to stop?
 _ANSWER_TURN_MS = 1.0  # the same while the association's thread works on an answer
 _ANSWER_EXPECTED_S = 5.0
@@ -118,6 +120,7 @@ class NodeAssociation(Association):
     facts: AssociationFacts | None
     bell: threading.Event
     must_abort: bool
+    slot: Slot | None = None
 
     def run(self) -> None:
         """The association's thread."""
@@ -181,11 +184,17 @@ class _NodeSocket(AssociationSocket):
             return True
         return bool(self._poll.poll(within_ms))
 
-    def fill(self) -> int | None:
-        """Read what is there into the buffer; None: nothing came for a while, 0: the peer closed. Raises OSError."""
+    def fill(self, wanted: int = 0) -> int | None:
+        """Read into the buffer; None: nothing came for a while, 0: the peer closed. Raises OSError.
+
+        wanted : bytes that are known to come: waiting for all of them costs one turn instead of one per segment.
+        """
         connection: Any = self.socket
         try:
-            count: int = connection.recv_into(self.buffer[self.filled :])
+            if wanted > _WORTH_WAITING_BYTES and not self._is_tls:
+                count: int = connection.recv_into(self.buffer[self.filled :], wanted, socket.MSG_WAITALL)
+            else:
+                count = connection.recv_into(self.buffer[self.filled :])
         except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
             return None
         self.filled += count
@@ -308,7 +317,7 @@ class _NodeDul(DULServiceProvider):
                 connection.take(self.reader.feed(connection.buffer[: connection.filled]))
                 if self.reader.is_before_other_pdu and not self._other_pdu():
                     return True
-            if association.host.is_draining and not (self.messages.is_busy or self.reader.is_inside):
+            if association.host.is_draining and not (self.messages.is_busy or self.reader.bytes_left):
                 association.request_abort()
                 return came
             if self.event_queue.queue:
@@ -320,7 +329,7 @@ class _NodeDul(DULServiceProvider):
                 return came
             if self.messages.is_busy:
                 connection.acknowledge_now()
-            count = connection.fill()
+            count = connection.fill(min(self.reader.bytes_left, _BUFFER_BYTES - connection.filled))
             if count is None:
                 return came
             if count == 0:

@@ -38,9 +38,9 @@ class PDataReader:
         self.is_before_other_pdu = False  # the next PDU is not P-DATA-TF: not for this reader
 
     @property
-    def is_inside(self) -> bool:
-        """Whether a PDU has begun and not ended."""
-        return self._pdu_left > 0
+    def bytes_left(self) -> int:
+        """Of the PDU that has begun; 0: it has ended."""
+        return self._pdu_left
 
     def feed(self, data: memoryview) -> int:
         """Take bytes and return how many were used up: all but a header that is not there whole.

@@ -21,6 +21,7 @@ from dicom_node.dimse.fast_store import AcceptedContext, Inspect, StoreMessages
 from dicom_node.dimse.lobby import Door, Lobby
 from dicom_node.dimse.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.dimse.requests import AssociationFacts, OpenSink, StoreRequest
+from dicom_node.slots import Slots
 
 log = structlog.get_logger()
 
@@ -77,6 +78,7 @@ def running_scp(
     inspect: Inspect | None = None,
     observer: Observer | None = None,
     max_associations: int = 50,
+    slots: Slots | None = None,
     network_timeout_s: float = 60.0,
     artim_s: float = 30.0,
     bind_within_s: float = 0.0,
@@ -89,13 +91,14 @@ def running_scp(
     closed : called once for every accepted association when it has ended, with "released" or "aborted".
     allowed : (calling AE title, peer address) -> whether the association is accepted. The called AE title must
         be `ae_title`.
+    slots : where the associations of all processes on one data directory are counted, beside `max_associations` here.
     inspect : looks at the first 64 KiB of every Dataset before it is answered.
     network_timeout_s : a peer silent for so long is aborted; artim_s : one that has not asked for an association.
     bind_within_s : how long a port that is still taken is tried again.
     At the end a store in progress is finished and answered; then associations are aborted.
     Raises OSError when the port cannot be bound.
     """
-    acceptor = _Acceptor(ae_title, open_sink, closed, allowed, inspect, observer or Observer(), max_associations)
+    acceptor = _Acceptor(ae_title, open_sink, closed, allowed, inspect, observer or Observer(), max_associations, slots)
     ae = AE(ae_title)
     ae.maximum_pdu_size = MAX_PDU_BYTES
     ae.maximum_associations = 1_000_000  # ours counts: the library's would count associations that are not accepted yet
@@ -150,6 +153,7 @@ class _Acceptor:
         inspect: Inspect | None,
         observer: Observer,
         max_associations: int,
+        slots: Slots | None,
     ) -> None:
         self.ae_title = ae_title
         self._open_sink = open_sink
@@ -158,6 +162,7 @@ class _Acceptor:
         self._inspect = inspect
         self._observer = observer
         self._max_associations = max_associations
+        self._slots = slots
         self._accepted: set[NodeAssociation] = set()
         self._lock = threading.Lock()
         self.is_draining = False
@@ -198,9 +203,11 @@ class _Acceptor:
         with self._lock:
             if self.is_draining:
                 return REJECT_CONGESTION
-            if len(self._accepted) >= self._max_associations:
+            slot = self._slots.take() if self._slots is not None else None
+            if len(self._accepted) >= self._max_associations or (self._slots is not None and slot is None):
                 return rejected("limit of associations reached", REJECT_LOCAL_LIMIT)
             self._accepted.add(association)
+        association.slot = slot
         association.facts = facts
         self._observer.opened(facts)
         return None
@@ -233,6 +240,8 @@ class _Acceptor:
         finally:  # only now, so that drain waits for the note
             with self._lock:
                 self._accepted.discard(association)
+            if association.slot is not None:
+                association.slot.give_back()
 
     def drain(self, within_s: float) -> None:
         """Abort all associations, each after the message that it is in the middle of."""
