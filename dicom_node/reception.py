@@ -19,7 +19,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,7 +55,7 @@ class Incoming:
         """
         self.is_durable = is_durable
         self.receiver = re.sub(r"[^0-9A-Za-z_]", "_", receiver)[:64]
-        self._folder = folder
+        self._folder = str(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for half_written in folder.glob(f".{self.receiver}-*"):
             half_written.unlink(missing_ok=True)
@@ -75,7 +75,7 @@ class Incoming:
             self._begun += 1
             return ArrivingObject(self, request, f"{request.association.association_id}-{self._begun:06d}")
 
-    def add(self, aside: Path, association: AssociationFacts) -> None:
+    def add(self, aside: str, association: AssociationFacts) -> None:
         """Put a complete object into the journal, behind the note of its association. Raises OSError."""
         with self._lock:
             count = self._stored.get(association.association_id, 0)
@@ -126,7 +126,7 @@ class Incoming:
     def _write(self, subject: str, suffix: str, content: bytes) -> None:
         aside = self.aside(subject)
         try:
-            with aside.open("wb") as file:
+            with open(aside, "wb") as file:
                 file.write(content)
                 file.flush()
                 if self.is_durable:
@@ -134,15 +134,15 @@ class Incoming:
             self._publish(aside, subject, suffix)
         except BaseException:
             with suppress(OSError):
-                aside.unlink(missing_ok=True)
+                os.unlink(aside)
             raise
 
-    def aside(self, name: str) -> Path:
+    def aside(self, name: str) -> str:
         """Where an entry is written; a restart of this receiver removes what is left there."""
-        return self._folder / f".{self.receiver}-{name}"
+        return f"{self._folder}/.{self.receiver}-{name}"
 
-    def _publish(self, aside: Path, subject: str, suffix: str) -> None:
-        os.rename(aside, self._folder / f"{self._next_ns():019d}-{subject}.{suffix}")
+    def _publish(self, aside: str, subject: str, suffix: str) -> None:
+        os.rename(aside, f"{self._folder}/{self._next_ns():019d}-{subject}.{suffix}")
         if self.is_durable:
             os.fsync(self._folder_fd)
 
@@ -162,22 +162,24 @@ class ArrivingObject:
         self._association = request.association
         self._aside = incoming.aside(name)
         self._unsynced = 0
+        # without Source Application Entity Title: the same object from two senders must be the same bytes
+        head = file_head(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
+        self._head: list[memoryview] = [memoryview(head)]  # goes with the first bytes of the Dataset
         self._descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        try:
-            # without Source Application Entity Title: the same object from two senders must be the same bytes
-            head = file_head(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
-            self.write(memoryview(head))
-        except BaseException:
-            self.discard()
-            raise
 
-    def write(self, part: memoryview) -> None:
+    def write(self, parts: Sequence[memoryview]) -> None:
         """Append bytes of the Dataset. Raises OSError."""
-        count = len(part)
-        written = os.write(self._descriptor, part)
-        while written < count:
-            written += os.write(self._descriptor, part[written:])
-        self._unsynced += count
+        parts = [*self._head, *parts]
+        self._head = []
+        written = os.writev(self._descriptor, parts)
+        self._unsynced += written
+        for part in parts:  # what a short write has left over
+            rest = part[min(written, len(part)) :]
+            written -= len(part) - len(rest)
+            while rest:
+                count = os.write(self._descriptor, rest)
+                self._unsynced += count
+                rest = rest[count:]
         if self._unsynced > _SYNC_EVERY_BYTES and self._incoming.is_durable:
             os.fdatasync(self._descriptor)  # else a large object would keep its sender waiting at the end
             self._unsynced = 0
@@ -197,7 +199,7 @@ class ArrivingObject:
                 os.close(self._descriptor)
             self._descriptor = -1
         with suppress(OSError):
-            self._aside.unlink(missing_ok=True)
+            os.unlink(self._aside)
 
 
 @dataclass(frozen=True)

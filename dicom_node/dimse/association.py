@@ -32,7 +32,8 @@ log = structlog.get_logger()
 MAX_PDU_BYTES = 1 << 20  # announced; fewer, larger PDUs cost less per byte
 _MAX_PDU_TAKEN_BYTES = 16 << 20  # a peer that announces more than this is cut off
 _MAX_OTHER_PDU_BYTES = 64 << 10  # release and abort have ten
-_BUFFER_BYTES = 256 << 10  # what fits the processor's cache: bytes go from the socket to the file while they are warm
+_BUFFER_BYTES = 1 << 20  # holds a whole CT slice, which then is written at once
+_SMALLEST_READ_BYTES = 64 << 10  # with less room than this the buffer is emptied first
 _WORTH_WAITING_BYTES = 16 << 10
 _IDLE_TURN_S = 0.1  # how long a read blocks: after it, is there anything to send, or reason to stop?
 _ANSWER_TURN_MS = 1.0  # the same while the association's thread works on an answer
@@ -48,6 +49,10 @@ class Host(Protocol):
     """What an association asks of the acceptor that it belongs to."""
 
     is_draining: bool
+
+    @property
+    def write_after_bytes(self) -> int:
+        """So many bytes of a Dataset are received before they are written."""
 
     def messages(self, association: "NodeAssociation", facts: AssociationFacts) -> StoreMessages:
         """The service for the messages of an association that has been accepted."""
@@ -146,13 +151,14 @@ class _NodeSocket(AssociationSocket):
     """A connection with a buffer in front, which the data path and the library both read from."""
 
     buffer: memoryview
+    begin: int  # of what has not been looked at
     filled: int
 
     def adopt(self, first_bytes: bytes, network_timeout_s: float) -> None:
         """Take over a connected socket and the bytes that were read from it before."""
-        self.buffer = memoryview(bytearray(max(_BUFFER_BYTES, len(first_bytes))))
+        self.buffer = memoryview(bytearray(_BUFFER_BYTES + len(first_bytes)))
         self.buffer[: len(first_bytes)] = first_bytes
-        self.filled = len(first_bytes)
+        self.begin, self.filled = 0, len(first_bytes)
         self._timeout_s = network_timeout_s
         connection: Any = self.socket
         self._is_tls = isinstance(connection, ssl.SSLSocket)
@@ -175,7 +181,7 @@ class _NodeSocket(AssociationSocket):
         connection: Any = self.socket
         if connection is None or not self._is_connected:
             return False
-        return bool(self.filled or (self._is_tls and connection.pending()) or self.is_readable(0))
+        return bool(self.begin < self.filled or (self._is_tls and connection.pending()) or self.is_readable(0))
 
     def is_readable(self, within_ms: float) -> bool:
         """Whether the connection has bytes, or has ended, within a time."""
@@ -200,12 +206,16 @@ class _NodeSocket(AssociationSocket):
         self.filled += count
         return count
 
-    def take(self, count: int) -> None:
-        """Drop so many bytes from the front of the buffer."""
-        left = self.filled - count
-        if left:
-            self.buffer[:left] = bytes(self.buffer[count : self.filled])
-        self.filled = left
+    @property
+    def room(self) -> int:
+        """Bytes that can be read before `make_room` is needed."""
+        return len(self.buffer) - self.filled
+
+    def make_room(self) -> None:
+        """Forget what has been looked at."""
+        left = bytes(self.buffer[self.begin : self.filled])
+        self.buffer[: len(left)] = left
+        self.begin, self.filled = 0, len(left)
 
     def acknowledge_now(self) -> None:
         """A sender with Nagle's algorithm waits for our ACK; a delayed one costs 40 ms per object."""
@@ -220,15 +230,16 @@ class _NodeSocket(AssociationSocket):
         deadline = time.monotonic() + self._timeout_s
         taken = bytearray()
         while len(taken) < nr_bytes:
-            if not self.filled:
+            if self.begin == self.filled:
+                self.make_room()
                 count = self.fill()
                 if count == 0:
                     break
                 if count is None and time.monotonic() > deadline:
                     raise TimeoutError("the peer stopped in the middle of a PDU")
-            count = min(self.filled, nr_bytes - len(taken))
-            taken += self.buffer[:count]
-            self.take(count)
+            count = min(self.filled - self.begin, nr_bytes - len(taken))
+            taken += self.buffer[self.begin : self.begin + count]
+            self.begin += count
         return taken
 
     def send(self, bytestream: bytes) -> None:
@@ -295,7 +306,7 @@ class _NodeDul(DULServiceProvider):
             return self._transfer(association, association.facts)
         except MalformedPduError as error:
             log.warning("aborted: not DICOM", association=association.facts.association_id, reason=str(error))
-            self.socket.filled = 0
+            self.socket.begin = self.socket.filled = 0
             self.event_queue.put(_INVALID_PDU)
         except AbortAssociationError:
             association.request_abort()
@@ -312,9 +323,9 @@ class _NodeDul(DULServiceProvider):
         until = time.monotonic() + _STEADY_S
         connection = self.socket
         while not (self.event_queue.queue or self.to_provider_queue.queue or self._kill_thread):
-            if connection.filled:
+            if connection.begin < connection.filled:
                 came = True
-                connection.take(self.reader.feed(connection.buffer[: connection.filled]))
+                connection.begin += self.reader.feed(connection.buffer[connection.begin : connection.filled])
                 if self.reader.is_before_other_pdu and not self._other_pdu():
                     return True
             if association.host.is_draining and not (self.messages.is_busy or self.reader.bytes_left):
@@ -327,9 +338,14 @@ class _NodeDul(DULServiceProvider):
                 return came
             if now < self.answer_expected_until and not connection.is_readable(_ANSWER_TURN_MS):
                 return came
-            if self.messages.is_busy:
+            if not self.messages.is_busy:
+                connection.make_room()
+            else:
                 connection.acknowledge_now()
-            count = connection.fill(min(self.reader.bytes_left, _BUFFER_BYTES - connection.filled))
+                if connection.begin >= association.host.write_after_bytes or connection.room < _SMALLEST_READ_BYTES:
+                    self.messages.flush()
+                    connection.make_room()
+            count = connection.fill(min(self.reader.bytes_left, connection.room))
             if count is None:
                 return came
             if count == 0:
@@ -340,10 +356,10 @@ class _NodeDul(DULServiceProvider):
     def _other_pdu(self) -> bool:
         """Give a PDU that is not P-DATA-TF to the library when it is there whole; False: it was."""
         connection = self.socket
-        length = int.from_bytes(connection.buffer[2:6], "big")
+        length = int.from_bytes(connection.buffer[connection.begin + 2 : connection.begin + 6], "big")
         if length > _MAX_OTHER_PDU_BYTES:
-            raise MalformedPduError(f"PDU of type {connection.buffer[0]:02X} with {length} bytes")
-        if connection.filled < 6 + length:
+            raise MalformedPduError(f"PDU of type {connection.buffer[connection.begin]:02X} with {length} bytes")
+        if connection.filled - connection.begin < 6 + length:
             return True
         self._read_pdu_data()
         return False

@@ -5,6 +5,7 @@ The conformance statement is printed from these tables.
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.presentation import PresentationContext, build_context
@@ -49,6 +50,7 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=1024)
 def is_storage_class(abstract_syntax: str) -> bool:
     """Whether objects of this SOP Class are taken by C-STORE.
 

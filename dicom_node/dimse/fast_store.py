@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 _MAX_COMMAND_BYTES = 64 << 10
 _MAX_OTHER_DATASET_BYTES = 32 << 20  # of a message that is not C-STORE, which is collected in memory
+_MAX_PARTS = 512  # of one write: the system takes 1024
 _START_BYTES = 64 << 10  # of a Dataset, kept to be looked at before the answer
 
 #: looks at the first bytes of a Dataset; raises RefusedError if it is none, or of another object
@@ -95,7 +96,7 @@ class StoreMessages:
         if not is_command:
             arriving = self._objects.get(context_id)
             if arriving is not None:
-                arriving.write(data)
+                arriving.add(data)
                 return
             if context_id not in self._others:
                 raise MalformedPduError("a Dataset fragment without a command before it")
@@ -120,6 +121,11 @@ class StoreMessages:
             self._hand_on(context_id, command, bytes(dataset))
         else:
             raise MalformedPduError("a Dataset fragment without a command before it")
+
+    def flush(self) -> None:
+        """Write what is still in the network's buffer, which will be used again."""
+        for arriving in self._objects.values():
+            arriving.flush()
 
     def close(self) -> None:
         """The association has ended: forget what is not whole. Does not raise."""
@@ -206,13 +212,16 @@ class StoreMessages:
             raise RefusedError(CANNOT_UNDERSTAND, "the Dataset is missing or empty")
         if self._inspect is not None:
             self._inspect(arriving.request, bytes(arriving.start))
+        arriving.flush()
+        if arriving.failure is not None:
+            raise arriving.failure
         arriving.sink.commit()
 
 
 class _Arriving:
     """One object on its way in."""
 
-    __slots__ = ("begun", "failure", "message_id", "n_bytes", "request", "sink", "start")
+    __slots__ = ("begun", "failure", "message_id", "n_bytes", "pending", "request", "sink", "start")
 
     def __init__(self, request: StoreRequest, message_id: int) -> None:
         self.request = request
@@ -221,25 +230,35 @@ class _Arriving:
         self.failure: Exception | None = None  # known before the end; what still comes is read and dropped
         self.n_bytes = 0
         self.start = bytearray()
+        self.pending: list[memoryview] = []  # in the network's buffer, not yet written
         self.begun = time.perf_counter()
 
-    def write(self, data: memoryview) -> None:
+    def add(self, data: memoryview) -> None:
         self.n_bytes += len(data)
-        if self.failure is not None or self.sink is None:
+        if self.sink is None:
             return
         if len(self.start) < _START_BYTES:
             self.start += data[: _START_BYTES - len(self.start)]
+        self.pending.append(data)
+        if len(self.pending) == _MAX_PARTS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.sink is None or not self.pending:
+            return
         try:
-            self.sink.write(data)
+            self.sink.write(self.pending)
         except Exception as error:  # noqa: BLE001 - answered when the Dataset has come to its end
             self.failure = error
             self.discard()
+        self.pending.clear()
 
     def discard(self) -> None:
         if self.sink is not None:
             with suppress(Exception):  # there is nothing left to do about it
                 self.sink.discard()
             self.sink = None
+        self.pending.clear()
 
 
 def _check(request: StoreRequest, abstract_syntax: str) -> None:

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dicom_node.errors import NodeError
@@ -20,17 +21,22 @@ def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: st
 
     UIDs are ASCII; the AE title that sent the object goes into Source Application Entity Title (0002,0016).
     """
-    elements = (
-        struct.pack("<HH2sxxI", 2, 0x0001, b"OB", 2)
-        + b"\0\1"
-        + _element(0x0002, b"UI", sop_class_uid)
-        + _element(0x0003, b"UI", sop_instance_uid)
-        + _element(0x0010, b"UI", transfer_syntax_uid)
+    before, after = _around_instance_uid(sop_class_uid, transfer_syntax_uid, source_ae_title)
+    elements = before + _element(0x0003, b"UI", sop_instance_uid) + after
+    return _PREAMBLE + struct.pack("<HH2sHI", 2, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+@lru_cache(maxsize=256)
+def _around_instance_uid(sop_class_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> tuple[bytes, bytes]:
+    """The elements that all objects of a series have in common, in front of the one that they have not, and behind."""
+    before = struct.pack("<HH2sxxI", 2, 0x0001, b"OB", 2) + b"\0\1" + _element(0x0002, b"UI", sop_class_uid)
+    after = (
+        _element(0x0010, b"UI", transfer_syntax_uid)
         + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
         + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
         + (_element(0x0016, b"AE", source_ae_title) if source_ae_title else b"")
     )
-    return _PREAMBLE + struct.pack("<HH2sHI", 2, 0x0000, b"UL", 4, len(elements)) + elements
+    return before, after
 
 
 def _element(element: int, vr: bytes, text: str) -> bytes:

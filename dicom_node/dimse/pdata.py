@@ -18,7 +18,7 @@ class Fragments(Protocol):
     """Takes message fragments in the order in which they come."""
 
     def part(self, context_id: int, is_command: bool, data: memoryview) -> None:
-        """The next bytes of a fragment; a fragment may come in many parts. Valid during the call only."""
+        """The next bytes of a fragment, which may come in many parts; valid until the buffer behind is used again."""
 
     def end(self, context_id: int, is_command: bool) -> None:
         """The Command Set or Dataset is complete: its last fragment has ended."""

@@ -1,6 +1,6 @@
 """What the acceptor hands on: one association, one object to be stored. No pynetdicom in here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class StoreRequest:
 class ObjectSink(Protocol):
     """Takes the encoded Dataset of one object as it comes off the network. Used by one thread."""
 
-    def write(self, part: memoryview) -> None:
+    def write(self, parts: Sequence[memoryview]) -> None:
         """Take the next bytes; they are valid during the call only. Raises what status.py turns into a status."""
 
     def commit(self) -> None:
@@ -59,8 +59,9 @@ class _Collected:
         self._keep = keep
         self._dataset = bytearray()
 
-    def write(self, part: memoryview) -> None:
-        self._dataset += part
+    def write(self, parts: Sequence[memoryview]) -> None:
+        for part in parts:
+            self._dataset += part
 
     def commit(self) -> None:
         self._keep(self._request, bytes(self._dataset))

@@ -42,7 +42,7 @@ class Bench:
     def receive(self, uid: str, by: AssociationFacts, dataset: bytes | None = None, **elements: object) -> None:
         encoded = dataset if dataset is not None else dataset_bytes(uid, **elements)  # type: ignore[arg-type]
         sink = self.incoming.open_sink(StoreRequest(by, CT, uid, EXPLICIT_LITTLE))
-        sink.write(memoryview(encoded))
+        sink.write([memoryview(encoded)])
         sink.commit()
 
     def index(self, limit: int = 1000) -> int:

@@ -29,7 +29,7 @@ def store(
     incoming: Incoming, dataset: bytes = b"12345678", uid: str = "2.25.9", by: AssociationFacts = ASSOCIATION
 ) -> None:
     sink = incoming.open_sink(StoreRequest(by, CT, uid, EXPLICIT_LITTLE))
-    sink.write(memoryview(dataset))
+    sink.write([memoryview(dataset)])
     sink.commit()
 
 
@@ -74,7 +74,7 @@ def test_on_disk_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     incoming = Incoming(tmp_path, "receiver")
     store(incoming)  # the association is known from here on
     steps: list[str] = []
-    fsync, rename, write = os.fsync, os.rename, os.write
+    fsync, rename, write, writev = os.fsync, os.rename, os.write, os.writev
 
     def spy_fsync(descriptor: int) -> None:
         steps.append("fsync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "fsync file")
@@ -90,7 +90,13 @@ def test_on_disk_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(os, "rename", spy_rename)
+
+    def spy_writev(descriptor: int, parts: Any) -> int:
+        steps.append("write")
+        return writev(descriptor, [parts[0], parts[1][:100]])
+
     monkeypatch.setattr(os, "write", spy_write)
+    monkeypatch.setattr(os, "writev", spy_writev)
     store(incoming, b"x" * 1000, "2.25.10")
     monkeypatch.undo()
     assert [step for step in steps if step != "write"] == ["fsync file", "rename", "fsync folder"]
@@ -99,7 +105,7 @@ def test_on_disk_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert last.read_bytes().endswith(b"x" * 1000)
 
 
-@pytest.mark.parametrize("step", ["write", "fsync", "rename"])
+@pytest.mark.parametrize("step", ["writev", "fsync", "rename"])
 def test_disk_full_is_refused_and_reception_goes_on_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
