@@ -283,8 +283,13 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     On SIGTERM stores in progress are finished and answered, then associations are aborted.
     Raises OSError when the port or the folder cannot be had.
     """
+    import pydicom.config
+
     from dicom_node.dimse.scp import running_scp
 
+    # This process reads no Dataset, and checks the UIDs that it uses itself; the library would check every one of the
+    # hundreds in an association request, several times.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -296,6 +301,7 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
         allowed=Senders(settings.data_dir / "senders.json").allowed,
         host=settings.dicom_host,
         port=settings.dicom_port,
+        commit_waits=incoming.is_durable,
         shared_port=settings.receivers != 1,
         max_associations=settings.max_associations,
         slots=Slots(settings.data_dir / "run" / "associations.slots", settings.max_associations),

@@ -12,12 +12,13 @@ import ssl
 import struct
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -41,7 +42,7 @@ _ANSWER_EXPECTED_S = 5.0
 _STEADY_S = 0.25  # of reading without a break, then the state machine has its turn
 _HALF_OPEN_POLL_S = 0.001
 _TRANSFER = "Sta6"  # PS3.8 Table 9-10: association established, ready for data transfer
-_CLOSED, _INVALID_PDU = "Evt17", "Evt19"
+_REQUESTED, _CLOSED, _INVALID_PDU = "Evt6", "Evt17", "Evt19"
 _COMMAND_LAST, _DATASET_LAST = b"\x03", b"\x02"
 
 
@@ -49,6 +50,7 @@ class Host(Protocol):
     """What an association asks of the acceptor that it belongs to."""
 
     is_draining: bool
+    turn: AbstractContextManager[Any]  # held while bytes are worked on
 
     @property
     def write_after_bytes(self) -> int:
@@ -61,10 +63,12 @@ class Host(Protocol):
         """An accepted association has ended; nothing of it is stored any more."""
 
 
-def adopt(association: Any, host: Host, first_bytes: bytes, network_timeout_s: float) -> "NodeAssociation":
+def adopt(
+    association: Any, host: Host, request: A_ASSOCIATE_RQ, behind: bytes, network_timeout_s: float
+) -> "NodeAssociation":
     """Make an association of the library one of ours, before it is started.
 
-    first_bytes : what the peer has sent already, from its A-ASSOCIATE-RQ on.
+    request : what the peer asks for; behind : what it has sent after that, without waiting for the answer.
     """
     association.__class__ = NodeAssociation  # the library names its classes inside its methods
     association.host = host
@@ -83,7 +87,9 @@ def adopt(association: Any, host: Host, first_bytes: bytes, network_timeout_s: f
     dul.messages = dul.reader = None
     dul.answer_expected_until = 0.0
     dul.socket.__class__ = _NodeSocket
-    dul.socket.adopt(first_bytes, network_timeout_s)
+    dul.socket.adopt(behind, network_timeout_s)
+    dul._recv_pdu.put(request)
+    dul.event_queue.put(_REQUESTED)
     adopted: NodeAssociation = association
     return adopted
 
@@ -274,10 +280,10 @@ class _NodeDul(DULServiceProvider):
     def _run_loop_delay(self, _seconds: float) -> None:
         """The library sets its own once."""
 
-    def run_reactor(self) -> None:
+    def run(self) -> None:
         """The thread."""
         try:
-            super().run_reactor()
+            super().run()
         finally:
             if self.messages is not None:
                 self.messages.close()
@@ -325,7 +331,8 @@ class _NodeDul(DULServiceProvider):
         while not (self.event_queue.queue or self.to_provider_queue.queue or self._kill_thread):
             if connection.begin < connection.filled:
                 came = True
-                connection.begin += self.reader.feed(connection.buffer[connection.begin : connection.filled])
+                with association.host.turn:
+                    connection.begin += self.reader.feed(connection.buffer[connection.begin : connection.filled])
                 if self.reader.is_before_other_pdu and not self._other_pdu():
                     return True
             if association.host.is_draining and not (self.messages.is_busy or self.reader.bytes_left):
@@ -343,7 +350,8 @@ class _NodeDul(DULServiceProvider):
             else:
                 connection.acknowledge_now()
                 if connection.begin >= association.host.write_after_bytes or connection.room < _SMALLEST_READ_BYTES:
-                    self.messages.flush()
+                    with association.host.turn:
+                        self.messages.flush()
                     connection.make_room()
             count = connection.fill(min(self.reader.bytes_left, connection.room))
             if count is None:

@@ -71,10 +71,14 @@ def supported_contexts(proposed: Iterable[PresentationContext]) -> list[Presenta
     The requestor's own order of Transfer Syntaxes decides, because it stands for what its files have; only Explicit
     VR Little Endian goes before Implicit where both are offered, because Implicit loses the VR of private elements.
     """
+    offers = tuple((str(context.abstract_syntax), tuple(map(str, context.transfer_syntax))) for context in proposed)
+    return list(_supported(offers))
+
+
+@lru_cache(maxsize=64)  # a sender proposes the same every time, often 128 contexts; the library only reads the answer
+def _supported(offers: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[PresentationContext, ...]:
     wanted: dict[str, list[str]] = {}
-    for context in proposed:
-        abstract_syntax = str(context.abstract_syntax)
-        offered = [str(syntax) for syntax in context.transfer_syntax]
+    for abstract_syntax, offered in offers:
         if abstract_syntax == VERIFICATION:
             known = [s for s in offered if s in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, "1.2.840.10008.1.2.2")]
         elif is_storage_class(abstract_syntax):
@@ -88,12 +92,10 @@ def supported_contexts(proposed: Iterable[PresentationContext]) -> list[Presenta
             explicit, implicit = syntaxes.index(EXPLICIT_LITTLE), syntaxes.index(IMPLICIT_LITTLE)
             if implicit < explicit:
                 syntaxes[implicit], syntaxes[explicit] = EXPLICIT_LITTLE, IMPLICIT_LITTLE
-    return [_supported(abstract_syntax, syntaxes) for abstract_syntax, syntaxes in wanted.items()]
-
-
-def _supported(abstract_syntax: str, syntaxes: list[str]) -> PresentationContext:
     # a context without any known syntax is answered "transfer syntaxes not supported", which names the trouble
-    return build_context(abstract_syntax, syntaxes or [EXPLICIT_LITTLE])
+    return tuple(
+        build_context(abstract_syntax, syntaxes or [EXPLICIT_LITTLE]) for abstract_syntax, syntaxes in wanted.items()
+    )
 
 
 def proposed_contexts(pairs: Sequence[tuple[str, str]]) -> list[list[PresentationContext]]:

@@ -194,8 +194,8 @@ class StoreMessages:
             store_response(
                 context_id,
                 arriving.message_id,
-                request.sop_class_uid if is_uid(request.sop_class_uid) else "",
-                request.sop_instance_uid if is_uid(request.sop_instance_uid) else "",
+                request.sop_class_uid if status == SUCCESS or is_uid(request.sop_class_uid) else "",
+                request.sop_instance_uid if status == SUCCESS or is_uid(request.sop_instance_uid) else "",
                 status,
                 comment,
             )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -26,6 +27,7 @@ _HEADER = struct.Struct(">BxI")
 _A_ASSOCIATE_RQ = 0x01
 _KNOWN_PDUS = range(0x01, 0x08)
 _MAX_REQUEST_BYTES = 1 << 20  # 128 presentation contexts with every transfer syntax there is need a third of it
+_REMEMBERED_BYTES = 32 << 10
 _READ_BYTES = 64 << 10
 _TURN_S = 0.25
 _GOODBYE_S = 2.0  # how long an aborted peer has to close the connection itself
@@ -34,8 +36,8 @@ _MAX_WAITING = 4096
 # reasons of A-ABORT by the service provider (PS3.8 Table 9-26)
 _UNRECOGNISED_PDU, _UNEXPECTED_PDU, _INVALID_PARAMETER = 1, 2, 6
 
-#: takes a connection (blocking again), the peer's address and what it has sent: an A-ASSOCIATE-RQ, perhaps more
-Enter = Callable[[socket.socket, Any, bytes], None]
+#: takes a connection (blocking again), the peer's address, its request and what it has sent behind that
+Enter = Callable[[socket.socket, Any, A_ASSOCIATE_RQ, bytes], None]
 
 
 @dataclass(frozen=True)
@@ -190,15 +192,15 @@ class Lobby:
 
     def _let_in(self, guest: _Guest, length: int) -> None:
         try:
-            request = A_ASSOCIATE_RQ()
-            request.decode(bytes(guest.received[: 6 + length]))
-            request.to_primitive()
+            request = _request(bytes(guest.received[: 6 + length]))
+            primitive = request.to_primitive()
         except Exception:  # noqa: BLE001 - whatever it is, it came from outside
             self._show_out(guest, _INVALID_PARAMETER)
             return
+        request.to_primitive = lambda: primitive  # type: ignore[method-assign]  # what was just made to see if it can be
         self._forget(guest)
         guest.connection.setblocking(True)
-        guest.door.enter(guest.connection, guest.address, bytes(guest.received))
+        guest.door.enter(guest.connection, guest.address, request, bytes(guest.received[6 + length :]))
 
     def _show_out(self, guest: _Guest, reason: int) -> None:
         """A-ABORT, then wait a moment: closing with bytes unread would take the A-ABORT back."""
@@ -226,6 +228,23 @@ class Lobby:
         self._forget(guest)
         with suppress(OSError):
             guest.connection.close()
+
+
+def _request(encoded: bytes) -> A_ASSOCIATE_RQ:
+    """Decode an A-ASSOCIATE-RQ. Raises whatever the library raises over bytes that are none."""
+    request = A_ASSOCIATE_RQ()
+    if len(encoded) <= _REMEMBERED_BYTES:
+        request.__dict__.update(_decoded(encoded).__dict__)
+    else:
+        request.decode(encoded)
+    return request
+
+
+@lru_cache(maxsize=64)  # a sender asks with the same bytes every time, and most propose all contexts that there can be
+def _decoded(encoded: bytes) -> A_ASSOCIATE_RQ:
+    request = A_ASSOCIATE_RQ()
+    request.decode(encoded)
+    return request
 
 
 def _room_for_descriptors() -> int:

@@ -6,12 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import structlog
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import AssociationServer, RequestHandler
 
@@ -81,6 +82,7 @@ def running_scp(
     observer: Observer | None = None,
     max_associations: int = 50,
     slots: Slots | None = None,
+    commit_waits: bool = True,
     network_timeout_s: float = 60.0,
     artim_s: float = 30.0,
     bind_within_s: float = 0.0,
@@ -95,12 +97,15 @@ def running_scp(
         be `ae_title`.
     slots : where the associations of all processes on one data directory are counted, beside `max_associations` here.
     inspect : looks at the first 64 KiB of every Dataset before it is answered.
+    commit_waits : whether the commit of a sink waits for a disk.
     network_timeout_s : a peer silent for so long is aborted; artim_s : one that has not asked for an association.
     bind_within_s : how long a port that is still taken is tried again.
     At the end a store in progress is finished and answered; then associations are aborted.
     Raises OSError when the port cannot be bound.
     """
-    acceptor = _Acceptor(ae_title, open_sink, closed, allowed, inspect, observer or Observer(), max_associations, slots)
+    acceptor = _Acceptor(
+        ae_title, open_sink, closed, allowed, inspect, observer or Observer(), max_associations, slots, commit_waits
+    )
     ae = AE(ae_title)
     ae.maximum_pdu_size = MAX_PDU_BYTES
     ae.maximum_associations = 1_000_000  # ours counts: the library's would count associations that are not accepted yet
@@ -156,6 +161,7 @@ class _Acceptor:
         observer: Observer,
         max_associations: int,
         slots: Slots | None,
+        commit_waits: bool,
     ) -> None:
         self.ae_title = ae_title
         self._open_sink = open_sink
@@ -168,6 +174,9 @@ class _Acceptor:
         self._accepted: set[NodeAssociation] = set()
         self._lock = threading.Lock()
         self.is_draining = False
+        # A thread that waits for the interpreter wakes up at every system call of the others; one that waits for its
+        # turn does not. Threads that wait for a disk must not wait one after the other.
+        self.turn: AbstractContextManager[Any] = nullcontext() if commit_waits else threading.Lock()
 
     def requested(self, event: evt.Event) -> None:
         """Decide on an association request before the library negotiates its presentation contexts."""
@@ -276,11 +285,11 @@ class _Server(AssociationServer):
     request_queue_size = 1024
     acceptor: _Acceptor
 
-    def enter(self, connection: socket.socket, address: Any, first_bytes: bytes) -> None:
-        """Start the association that a connection asks for; `first_bytes` begin with its A-ASSOCIATE-RQ."""
+    def enter(self, connection: socket.socket, address: Any, request: A_ASSOCIATE_RQ, behind: bytes) -> None:
+        """Start the association that a connection asks for; `behind` was sent after the request."""
         with suppress(OSError):  # the peer may be gone already
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        _Handler(connection, address, self, first_bytes)
+        _Handler(connection, address, self, request, behind)
 
 
 class _SharedPortServer(_Server):
@@ -297,10 +306,14 @@ class _Handler(RequestHandler):
 
     server: _Server
 
-    def __init__(self, request: Any, client_address: Any, server: _Server, first_bytes: bytes = b"") -> None:
-        self._first_bytes = first_bytes
-        super().__init__(request, client_address, server)
+    def __init__(
+        self, connection: Any, client_address: Any, server: _Server, request: A_ASSOCIATE_RQ, behind: bytes
+    ) -> None:
+        self._request = request
+        self._behind = behind
+        super().__init__(connection, client_address, server)
 
     def _create_association(self) -> Association:
         made: Any = super()._create_association()
-        return adopt(made, self.server.acceptor, self._first_bytes, float(self.ae.network_timeout or 60.0))
+        timeout_s = float(self.ae.network_timeout or 60.0)
+        return adopt(made, self.server.acceptor, self._request, self._behind, timeout_s)

@@ -7,7 +7,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pynetdicom import AE
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 from tiny_objects import CT, EXPLICIT_LITTLE, dataset_bytes, new_uid, write_object, write_objects
@@ -330,3 +331,36 @@ def test_a_port_still_taken_is_tried_again(kept: Kept) -> None:
         with running_scp("NODE", open_sink=InMemory(kept.receive), port=port, bind_within_s=10) as bound:
             assert bound == port
             assert echo("127.0.0.1", port, "NODE", "SCU").seconds is not None
+
+
+def test_what_is_cut_off_in_the_middle_is_discarded(eventually: Callable[..., None]) -> None:
+    events: list[str] = []
+
+    class Sink:
+        def write(self, parts: Sequence[memoryview]) -> None:
+            events.append(f"{sum(map(len, parts))} bytes")
+
+        def commit(self) -> None:
+            events.append("committed")
+
+        def discard(self) -> None:
+            events.append("discarded")
+
+    ended: list[str] = []
+    with running_scp("NODE", open_sink=lambda _: Sink(), closed=lambda _, state: ended.append(state)) as port:
+        with association(port) as made:
+            command = C_STORE()
+            command.MessageID, command.Priority = 1, 2
+            command.AffectedSOPClassUID, command.AffectedSOPInstanceUID = CT, "2.25.9"
+            command.DataSet = BytesIO(b"x" * 400_000)
+            message = C_STORE_RQ()
+            message.primitive_to_message(command)
+            first, *rest = message.encode_msg(1, 16384)
+            made.dul.send_pdu(first)
+            for fragment in rest[:-1]:
+                made.dul.send_pdu(fragment)
+            eventually(lambda: events, "some of it was written")
+            made.abort()
+        eventually(lambda: ended, "the end was noticed")
+    assert events[-1] == "discarded"
+    assert "committed" not in events
