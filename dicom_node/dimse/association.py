@@ -274,10 +274,10 @@ class _NodeDul(DULServiceProvider):
     def _run_loop_delay(self, _seconds: float) -> None:
         """The library sets its own once."""
 
-    def run_reactor(self) -> None:
-        """The thread."""
+    def run(self) -> None:
+        """The thread. Not `run_reactor`, which the library has bound as the thread's target before we adopt it."""
         try:
-            super().run_reactor()
+            super().run()
         finally:
             if self.messages is not None:
                 self.messages.close()
