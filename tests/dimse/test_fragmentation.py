@@ -1,6 +1,7 @@
 """However a message is cut into PDVs, PDUs and TCP segments, the same bytes are handed on (PS3.8 section 9.3.5)."""
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from raw_scu import (
     STORE_AND_ECHO,
     VERIFICATION,
     Context,
+    EndedError,
     RawScu,
     echo_rq,
     fragments,
@@ -58,7 +60,7 @@ class Kept:
         self.committed: list[tuple[StoreRequest, bytes]] = []
         self.discarded = 0
 
-    def receive(self, request: StoreRequest) -> Sink:
+    def open_sink(self, request: StoreRequest) -> Sink:
         return Sink(self, request)
 
 
@@ -114,7 +116,7 @@ def kept() -> Kept:
 
 @pytest.fixture(scope="module")
 def port(kept: Kept) -> Iterator[int]:
-    with running_scp("NODE", receive=kept.receive) as bound:
+    with running_scp("NODE", open_sink=kept.open_sink) as bound:
         yield bound
 
 
@@ -163,7 +165,7 @@ def test_associations_beside_each_other_do_not_mix(kept: Kept, port: int) -> Non
     sent = {f"2.25.{number}": chance.randbytes(30_001) for number in range(1, 9)}
     scus = [RawScu(port).associate(STORE_AND_ECHO, called="NODE") for _ in sent]
     rests = []
-    for scu, (uid, dataset) in zip(scus, sent.items(), strict=True):
+    for uid, dataset in sent.items():
         whole = p_data(pdv(1, store_rq(9, uid), True, True)) + b"".join(
             p_data(pdv(1, piece, False, is_last)) for piece, is_last in fragments(dataset, [1000] * 20)
         )
@@ -178,3 +180,30 @@ def test_associations_beside_each_other_do_not_mix(kept: Kept, port: int) -> Non
         scu.release()
         scu.close()
     assert {request.sop_instance_uid: stored for request, stored in kept.committed} == sent
+
+
+def test_a_slow_peer_is_kept_and_a_silent_one_is_not(kept: Kept) -> None:
+    kept.committed.clear()
+    dataset = bytes(range(256)) * 40
+    whole = p_data(pdv(1, store_rq(9, "2.25.1"), True, True)) + p_data(pdv(1, dataset, False, True))
+    ended: list[str] = []
+    with running_scp(
+        "NODE", open_sink=kept.open_sink, closed=lambda _facts, state: ended.append(state), network_timeout_s=1.0
+    ) as port:
+        with RawScu(port) as slow, RawScu(port) as silent:
+            slow.associate(called="NODE")
+            silent.associate(called="NODE")
+            silent.send(whole[: len(whole) // 2])
+            started = time.monotonic()
+            for number in range(30):  # 3 s for a message, never silent for long
+                slow.send(whole[number * 350 : (number + 1) * 350])
+                time.sleep(0.1)
+            assert slow.answer().status == 0
+            assert time.monotonic() - started > 2.5
+            with pytest.raises(EndedError, match="aborted|closed"):
+                silent.answer()
+            slow.release()
+    assert [dataset] == [stored for _, stored in kept.committed]
+    assert sorted(ended) == ["aborted", "released"]
+    assert kept.discarded == 1
+    kept.discarded = 0

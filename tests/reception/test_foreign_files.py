@@ -17,7 +17,7 @@ from raw_scu import CT, EXPLICIT_LITTLE, VERIFICATION, Context, RawScu, echo_sec
 from receiver_process import ReceiverProcess, stored_datasets
 from tiny_objects import dataset_bytes
 
-from dicom_node.dimse.part10 import NotPart10Error, read_file_head
+from dicom_node.dimse.part10 import NotPart10Error, file_head, read_file_head
 from dicom_node.indexing import index_incoming
 from storage.database import open_pool
 from storage.files import FolderStore
@@ -129,12 +129,10 @@ def _sent(receiver: ReceiverProcess, store: FolderStore, pool: ConnectionPool, s
     if answer.status != 0:
         assert stored == [], "refused, but stored"
         return f"0x{answer.status:04X}"
-    ((path, offset),) = stored
+    ((path, _),) = stored
     content = path.read_bytes()
-    assert content[offset:] == sent.dataset
-    head = read_file_head(path)
-    assert (head.sop_class_uid, head.sop_instance_uid) == (sent.sop_class_uid, sent.sop_instance_uid)
-    assert head.transfer_syntax_uid == sent.transfer_syntax_uid
+    head = file_head(sent.sop_class_uid, sent.sop_instance_uid, sent.transfer_syntax_uid)
+    assert content == head + sent.dataset
     while index_incoming(receiver.incoming, store, pool):
         pass
     aside = receiver.incoming.parent / "quarantine" / path.name
