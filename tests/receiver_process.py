@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from raw_scu import EndedError, echo_seconds
 
 from dicom_node.dimse.part10 import NotPart10Error, read_file_head
 from dicom_node.reception import ENTRY_NAME
@@ -30,12 +29,15 @@ def free_port() -> int:
 
 
 class ReceiverProcess:
-    """A receiver on loopback with a data directory of its own; `environment` adds settings (DICOM_NODE_*)."""
+    """A receiver on loopback; `environment` adds settings (DICOM_NODE_*), `number` tells receivers of one port apart."""
 
-    def __init__(self, data_dir: Path, environment: Mapping[str, str] | None = None, port: int = 0) -> None:
+    def __init__(
+        self, data_dir: Path, environment: Mapping[str, str] | None = None, port: int = 0, number: int = 1
+    ) -> None:
         self.data_dir, self.incoming = data_dir, data_dir / "incoming"
         self.port = port or free_port()
-        self.log = data_dir / "receiver.log"
+        self.log = data_dir / f"receiver-{number}.log"
+        self._number = number
         (data_dir / "run").mkdir(parents=True, exist_ok=True)
         self.environment = os.environ | {
             "PYTHONPATH": str(ROOT), "DICOM_NODE_DATA_DIR": str(data_dir), "DICOM_NODE_DICOM_HOST": "127.0.0.1",
@@ -43,18 +45,19 @@ class ReceiverProcess:
         } | dict(environment or {})  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *arguments: str, within_s: float = 30.0) -> "ReceiverProcess":
-        """Start it and wait until it answers C-ECHO."""
+    def start(self, within_s: float = 30.0) -> "ReceiverProcess":
+        """Start it and wait until it says that it listens."""
+        ready = self.data_dir / "run" / f"receive-{self._number}.ready"
+        ready.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dicom_node", "receive", *arguments],
+                [sys.executable, "-m", "dicom_node", "receive", str(self._number)],
                 env=self.environment, stdout=log, stderr=subprocess.STDOUT, cwd=self.data_dir,
             )  # fmt: skip
         deadline = time.monotonic() + within_s
         while True:
             assert self.process.poll() is None, f"the receiver ended: {self.log.read_text()[-2000:]}"
-            with suppress(OSError, EndedError):
-                echo_seconds(self.port)
+            if ready.exists():
                 return self
             assert time.monotonic() < deadline, f"no answer within {within_s} s: {self.log.read_text()[-2000:]}"
             time.sleep(0.02)

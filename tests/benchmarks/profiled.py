@@ -6,6 +6,7 @@ As a program (`python profiled.py PROFILE receive`) it is `dicom-node receive` w
 import cProfile
 import pstats
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,8 +20,8 @@ _LINES = 32
 def profile(title: str, sent: Any, folder: Path, nodelay: bool) -> str:
     """Send a set to our receiver and say where its time goes.
 
-    With py-spy on the PATH: samples of the whole process, native frames included, as collapsed stacks summed by
-    function. Else cProfile in every thread, which makes each Python call dearer than it is.
+    With py-spy on the PATH: samples of the threads that are not idle, summed by line; a system call is the line that
+    makes it. Else cProfile in every thread, which makes each Python call dearer than it is.
     """
     from receivers import OurReceiver
     from senders import send
@@ -32,23 +33,26 @@ def profile(title: str, sent: Any, folder: Path, nodelay: bool) -> str:
         result = place / "profile"
         program = [sys.executable, str(Path(__file__).resolve()), str(result)]
         sampler = shutil.which("py-spy")
-        receiver = OurReceiver(
-            "node", place, durable_ack,
-            wrapper=lambda _number, program=program, sampler=sampler: [sys.executable, "-m", "dicom_node"] if sampler else program,  # type: ignore[misc]
-        )  # fmt: skip
+
+        def wrapper(_number: int, program: list[str] = program, sampled: bool = sampler is not None) -> list[str]:
+            return [sys.executable, "-m", "dicom_node"] if sampled else program
+
+        receiver = OurReceiver("node", place, durable_ack, wrapper=wrapper)
         receiver.start()
         sampling = None
         if sampler:
             pid = str(receiver.processes[0].pid)
             sampling = subprocess.Popen(
-                [sampler, "record", "--native", "-r", "500", "-f", "raw", "-o", str(result), "-p", pid]
-            )
+                [sampler, "record", "--nonblocking", "-r", "400", "-f", "raw", "-o", str(result), "-p", pid],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
         before_s = receiver.cpu_s()
         seconds, trouble = send(sent.folders, receiver.port, receiver.called, nodelay)
         cpu_s = receiver.cpu_s() - before_s
-        receiver.stop()
-        if sampling is not None:
+        if sampling is not None:  # before the receiver's own end, which is not what is asked
+            sampling.send_signal(signal.SIGINT)
             sampling.wait(30)
+        receiver.stop()
         head = (
             f"== {title}, {durable_ack}: {len(sent.datasets) / seconds:.0f} objects/s under the profiler, "
             f"{1000 * cpu_s / len(sent.datasets):.2f} ms CPU per object {trouble}\n"

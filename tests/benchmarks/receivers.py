@@ -236,6 +236,7 @@ class OurReceiver(Receiver):
         self._environment = {
             "PYTHONPATH": str(ROOT), "DICOM_NODE_DATA_DIR": str(folder), "DICOM_NODE_DICOM_HOST": "127.0.0.1",
             "DICOM_NODE_DICOM_PORT": str(self.port), "DICOM_NODE_DURABLE_ACK": durable_ack,
+            "DICOM_NODE_RECEIVERS": str(processes),
             "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
         }  # fmt: skip
         self.store = folder / "incoming"
