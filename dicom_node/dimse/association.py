@@ -217,6 +217,11 @@ class _NodeSocket(AssociationSocket):
         self.buffer[: len(left)] = left
         self.begin, self.filled = 0, len(left)
 
+    def give_back(self) -> None:
+        """Free the buffer now: the library's objects refer to each other, and wait long for the garbage collector."""
+        self.buffer = memoryview(b"")
+        self.begin = self.filled = 0
+
     def acknowledge_now(self) -> None:
         """A sender with Nagle's algorithm waits for our ACK; a delayed one costs 40 ms per object."""
         connection: Any = self.socket
@@ -281,6 +286,7 @@ class _NodeDul(DULServiceProvider):
         finally:
             if self.messages is not None:
                 self.messages.close()
+            self.socket.give_back()
             self._association.bell.set()
 
     @property
