@@ -5,6 +5,7 @@ copies: the thread that reads (the DUL) blocks in recv, feeds P-DATA to `StoreMe
 association's thread sleeps until there is something for it. Written against pynetdicom 3.0.
 """
 
+import mmap
 import queue
 import select
 import socket
@@ -156,7 +157,7 @@ class _NodeSocket(AssociationSocket):
 
     def adopt(self, first_bytes: bytes, network_timeout_s: float) -> None:
         """Take over a connected socket and the bytes that were read from it before."""
-        self.buffer = memoryview(bytearray(_BUFFER_BYTES + len(first_bytes)))
+        self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES + len(first_bytes)))  # resident where it was used
         self.buffer[: len(first_bytes)] = first_bytes
         self.begin, self.filled = 0, len(first_bytes)
         self._timeout_s = network_timeout_s
