@@ -5,6 +5,7 @@ copies: the thread that reads (the DUL) blocks in recv, feeds P-DATA to `StoreMe
 association's thread sleeps until there is something for it. Written against pynetdicom 3.0.
 """
 
+import mmap
 import queue
 import select
 import socket
@@ -162,7 +163,7 @@ class _NodeSocket(AssociationSocket):
 
     def adopt(self, first_bytes: bytes, network_timeout_s: float) -> None:
         """Take over a connected socket and the bytes that were read from it before."""
-        self.buffer = memoryview(bytearray(_BUFFER_BYTES + len(first_bytes)))
+        self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES + len(first_bytes)))  # resident where it was used
         self.buffer[: len(first_bytes)] = first_bytes
         self.begin, self.filled = 0, len(first_bytes)
         self._timeout_s = network_timeout_s
@@ -223,6 +224,11 @@ class _NodeSocket(AssociationSocket):
         self.buffer[: len(left)] = left
         self.begin, self.filled = 0, len(left)
 
+    def give_back(self) -> None:
+        """Free the buffer now: the library's objects refer to each other, and wait long for the garbage collector."""
+        self.buffer = memoryview(b"")
+        self.begin = self.filled = 0
+
     def acknowledge_now(self) -> None:
         """A sender with Nagle's algorithm waits for our ACK; a delayed one costs 40 ms per object."""
         connection: Any = self.socket
@@ -281,12 +287,13 @@ class _NodeDul(DULServiceProvider):
         """The library sets its own once."""
 
     def run(self) -> None:
-        """The thread."""
+        """The thread. Not `run_reactor`, which the library has bound as the thread's target before we adopt it."""
         try:
             super().run()
         finally:
             if self.messages is not None:
                 self.messages.close()
+            self.socket.give_back()
             self._association.bell.set()
 
     @property

@@ -14,6 +14,7 @@ IMPLEMENTATION_VERSION_NAME = "DICOM-NODE"
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UR", b"UT", b"UN", b"SV", b"UV")
 _MAX_META_BYTES = 64 * 1024
+_NEEDED = {0x0002, 0x0003, 0x0010}
 
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str = "") -> bytes:
@@ -75,10 +76,14 @@ def read_file_head(path: Path) -> FileHead:
 
 
 def _meta_values(start: bytes) -> tuple[dict[int, str], int]:
-    """Text values of group 0002 by element number, and the offset of the first element of another group."""
+    """Text values of group 0002 by element number, and the offset of the first element of another group.
+
+    What a Dataset has in group 0002, where nothing of it belongs (PS3.5 section 7.1), is not File Meta Information:
+    it begins where (0002,0000) says; only a length that is too small to hold what is needed is not believed.
+    """
     values: dict[int, str] = {}
-    offset = 132
-    while offset + 8 <= len(start):
+    offset, dataset_at = 132, len(start)
+    while offset + 8 <= len(start) and (offset < dataset_at or not _NEEDED <= values.keys()):
         group, element, vr, length = struct.unpack_from("<HH2sH", start, offset)
         if group != 2:
             break
@@ -86,6 +91,8 @@ def _meta_values(start: bytes) -> tuple[dict[int, str], int]:
         if vr in _LONG_VRS:
             (length,) = struct.unpack_from("<I", start, offset) if offset + 4 <= len(start) else (0,)
             offset += 4
+        if (element, length) == (0, 4) and not values:
+            dataset_at = offset + 4 + struct.unpack_from("<I", start.ljust(offset + 4, b"\0"), offset)[0]
         values[element] = start[offset : offset + length].decode("ascii", "replace").strip("\0 ")
         offset += length
     return values, offset

@@ -37,6 +37,22 @@ def test_reads_what_pydicom_writes(tmp_path: Path) -> None:
     assert (tmp_path / "a.dcm").read_bytes()[head.dataset_offset :] == dataset
 
 
+def test_group_0002_in_a_dataset_is_not_believed(tmp_path: Path) -> None:
+    pretended = file_head("1.2.3", "2.25.6", "1.2.840.10008.1.2")[132:]
+    dataset = pretended + dataset_bytes("2.25.5")
+    (tmp_path / "a.dcm").write_bytes(file_head(CT, "2.25.5", EXPLICIT_LITTLE) + dataset)
+    head = read_file_head(tmp_path / "a.dcm")
+    assert (head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid) == (CT, "2.25.5", EXPLICIT_LITTLE)
+    assert (tmp_path / "a.dcm").read_bytes()[head.dataset_offset :] == dataset
+
+
+def test_a_group_length_that_is_too_small_is_not_believed(tmp_path: Path) -> None:
+    head = bytearray(file_head(CT, "2.25.5", EXPLICIT_LITTLE))
+    head[140:144] = (10).to_bytes(4, "little")
+    (tmp_path / "a.dcm").write_bytes(bytes(head) + dataset_bytes("2.25.5"))
+    assert read_file_head(tmp_path / "a.dcm").transfer_syntax_uid == EXPLICIT_LITTLE
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 200, b"DICM" * 50, file_head("", "", "")[:140]])
 def test_other_files_are_named_as_such(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.dcm").write_bytes(content)
