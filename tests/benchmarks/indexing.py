@@ -23,9 +23,9 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
+import dicom_node.indexing
 from dicom_node.dimse.part10 import file_head
 from dicom_node.embedded.postgres import EmbeddedPostgres
-from dicom_node.indexing import index_incoming
 from storage.database import migrate, open_pool
 from storage.files import FolderStore
 
@@ -147,7 +147,9 @@ def main() -> None:
                 wall, cpu, server_cpu = time.perf_counter(), time.process_time(), _server_cpu_s(server)
                 if profile:
                     profile.enable()
-                taken = index_incoming(root / "incoming", store, pool, limit=10 * arguments.objects)
+                taken = (dicom_node.indexing._index if profile else dicom_node.indexing.index_incoming)(
+                    root / "incoming", store, pool, limit=10 * arguments.objects
+                )
                 if profile:
                     profile.disable()
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
