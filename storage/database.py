@@ -1,6 +1,7 @@
 """Connections, migrations and named queries: everything about PostgreSQL that is not one of our nouns."""
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -142,6 +143,16 @@ def text(value: str) -> str:
 def jsonb(value: object) -> Jsonb:
     """A JSON value for a jsonb column; NaN and infinities become null, unstorable characters are left out."""
     return Jsonb(_storable(value))
+
+
+def json_text(value: object) -> str:
+    """The same as text, for a column of arrays that becomes jsonb in the query."""
+    try:
+        plain = json.dumps(value, allow_nan=False)
+    except ValueError:  # NaN
+        return json.dumps(_storable(value))
+    # as ASCII: what cannot be stored shows as an escape (and so do pairs of surrogates, which can)
+    return json.dumps(_storable(value)) if "\\u0000" in plain or "\\ud" in plain else plain
 
 
 def _storable(value: object) -> object:

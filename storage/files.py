@@ -13,6 +13,7 @@ from typing import Protocol
 _CHUNK_BYTES = 1 << 20
 _ASIDE = ".aside"
 _SYNCS_AT_ONCE = 16
+_SLOW_S = 0.0005  # an fsync that has nothing to do takes a tenth of that
 
 
 class FileStore(Protocol):
@@ -54,36 +55,54 @@ class FolderStore:
     def put_files(self, sources: Sequence[tuple[Path, str]], suffix: str = ".dcm") -> list[str]:
         """Keep many files (path, SHA-256) as `put_file` does; all are durable on return.
 
-        Step by step for all of them, and every step's fsyncs at one time: a journaling file system commits those
-        together. Raises OSError; files already in place then stay, and putting them again is no work.
+        First the bytes of all of them (no work where the writer has seen to it), then their names, then the folders'
+        entries, which a journaling file system commits together: one round for all.
+        Raises OSError; files already in place then stay, and putting them again is no work.
         """
         relatives = [_relative(sha256, suffix) for _, sha256 in sources]
-        targets = [self._root / relative for relative in relatives]
-        asides: dict[Path, Path] = {}  # target -> where its bytes wait
-        try:
-            for (source, _), target in zip(sources, targets, strict=True):
-                if target not in asides and not _is_there(target, source.stat().st_size):
-                    asides[target] = self._aside / uuid.uuid4().hex
-                    try:
-                        os.link(source, asides[target])
-                    except OSError:  # another file system, or one without hard links
-                        shutil.copyfile(source, asides[target])
-            _at_once(_sync_file, list(asides.values()))
-            for target, aside in asides.items():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(aside, target)
-            self._sync_folders(*targets)
-        finally:
-            for aside in asides.values():
-                aside.unlink(missing_ok=True)
+        missing: dict[str, Path] = {}  # target -> source
+        root = str(self._root)
+        for (source, _), relative in zip(sources, relatives, strict=True):
+            target = f"{root}/{relative}"
+            if target not in missing and not _is_there(target, os.stat(source).st_size):
+                missing[target] = source
+        _at_once(_sync_file, [str(source) for source in missing.values()])
+        for target, source in missing.items():
+            self._link(source, target)
+        self._sync_folders(relatives)
         return relatives
+
+    def _link(self, source: Path, target: str) -> None:
+        """Give durable bytes their name in the store."""
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            if not source.exists():
+                raise
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            self._link(source, target)
+        except OSError as error:
+            if isinstance(error, FileExistsError) and _is_there(target, source.stat().st_size):
+                return  # another process was faster
+            self._copy(source, target)
+
+    def _copy(self, source: Path, target: str) -> None:
+        """For what cannot be linked: another file system, or one without hard links, or a damaged file in its place."""
+        aside = self._aside / uuid.uuid4().hex
+        try:
+            shutil.copyfile(source, aside)
+            _sync_file(str(aside))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def put_bytes(self, data: bytes, sha256: str, suffix: str = ".dcm") -> str:
         """Keep bytes; the same bytes again are no work. Raises OSError with nothing changed in the store."""
         relative = _relative(sha256, suffix)
         target = self._root / relative
-        if _is_there(target, len(data)):
-            self._sync_folders(target)
+        if _is_there(str(target), len(data)):
+            self._sync_folders([relative])
             return relative
         aside = self._aside / uuid.uuid4().hex
         try:
@@ -124,12 +143,13 @@ class FolderStore:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(aside, target)
-        self._sync_folders(target)
+        self._sync_folders([target.relative_to(self._root).as_posix()])
 
-    def _sync_folders(self, *targets: Path) -> None:
+    def _sync_folders(self, relatives: Sequence[str]) -> None:
         # All levels each time: another process may have made a folder and not have got as far as syncing its parent.
-        folders = {target.parent for target in targets} | {target.parent.parent for target in targets}
-        _at_once(sync_folder, [*folders, self._root])
+        folders = {relative[:5] for relative in relatives} | {relative[:2] for relative in relatives}
+        if folders:
+            _at_once(_sync_folder, [f"{self._root}/{folder}" for folder in sorted(folders)] + [str(self._root)])
 
 
 def sha256_of(path: Path) -> str:
@@ -141,15 +161,6 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable (fsync of the directory)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _relative(sha256: str, suffix: str) -> str:
     if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
         raise ValueError(f"{sha256!r} must be a SHA-256 in lower-case hexadecimal")
@@ -158,24 +169,42 @@ def _relative(sha256: str, suffix: str) -> str:
     return f"{sha256[:2]}/{sha256[2:4]}/{sha256}{suffix}"
 
 
-def _is_there(target: Path, size_bytes: int) -> bool:
+def _is_there(target: str, size_bytes: int) -> bool:
     """A file with the right name and size: it got its name only after its bytes were durable."""
     try:
-        return target.stat().st_size == size_bytes
+        return os.stat(target).st_size == size_bytes
     except FileNotFoundError:
         return False
 
 
-def _at_once(sync: Callable[[Path], None], paths: Sequence[Path]) -> None:
-    """Call `sync` for all paths, several at a time where there are many. Raises the first OSError."""
-    if len(paths) <= 4:
-        for path in paths:
-            sync(path)
-        return
-    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:
-        list(threads.map(sync, paths))
+def _at_once(sync: Callable[[str], None], paths: Sequence[str]) -> None:
+    """Call `sync` for all paths, several at a time if that is worth it. Raises the first OSError.
+
+    Where bytes are durable already, or the commit of the first one has covered the others, an fsync is a quick system
+    call and a thread would cost more.
+    """
+    slow = 0
+    for number, path in enumerate(paths):
+        started = time.perf_counter()
+        sync(path)
+        slow += time.perf_counter() - started > _SLOW_S
+        if slow > 2 and len(paths) - number > 4:
+            with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:
+                list(threads.map(sync, paths[number + 1 :]))
+            return
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _sync_file(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -64,15 +64,19 @@ class NotPart10Error(NodeError):
 def read_file_head(path: Path) -> FileHead:
     """Read File Meta Information only. Raises NotPart10Error, OSError."""
     with path.open("rb") as file:
-        start = file.read(len(_PREAMBLE) + _MAX_META_BYTES)
+        return parse_file_head(file.read(len(_PREAMBLE) + _MAX_META_BYTES), path.name)
+
+
+def parse_file_head(start: bytes, name: str) -> FileHead:
+    """The same from the first bytes of a file; `name` is for the message. Raises NotPart10Error."""
     if start[128:132] != b"DICM":
-        raise NotPart10Error(f"{path.name}: no DICOM file (PS3.10)")
+        raise NotPart10Error(f"{name}: no DICOM file (PS3.10)")
     values, offset = _meta_values(start)
     try:
         return FileHead(values[0x0002], values[0x0003], values[0x0010], offset)
     except KeyError as error:
         missing = int(error.args[0])
-        raise NotPart10Error(f"{path.name}: File Meta Information lacks (0002,{missing:04X})") from None
+        raise NotPart10Error(f"{name}: File Meta Information lacks (0002,{missing:04X})") from None
 
 
 def _meta_values(start: bytes) -> tuple[dict[int, str], int]:

@@ -7,10 +7,13 @@ wrong VR, UN, an empty value or a wrong character set costs that value at most a
 import math
 import re
 import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 from pydicom import Dataset, charset
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 
 MAX_TEXT_CHARACTERS = 1024
 
@@ -86,20 +89,46 @@ def whole(number: float | None) -> int | None:
     return int(number) if number is not None and abs(number) < 2**32 and number == int(number) else None
 
 
+@lru_cache(maxsize=64)
+def _encodings(declared: bytes) -> list[str]:
+    try:
+        return charset.convert_encodings(declared.decode("latin-1").strip("\x00 ").split("\\"))
+    except (LookupError, ValueError):
+        return []
+
+
+class RawElement(NamedTuple):
+    """An element's value as it was written; VR is None where the Transfer Syntax does not say it."""
+
+    VR: str | None
+    value: bytes
+    is_little_endian: bool
+
+
+def raw_elements(dataset: Dataset) -> dict[int, RawElement]:
+    """The elements of a Dataset that were not converted yet, and its character set, which pydicom always converts."""
+    found = {
+        int(e.tag): RawElement(e.VR, e.value, e.is_little_endian)
+        for e in dataset.values()
+        if isinstance(e, RawDataElement) and isinstance(e.value, bytes)
+    }
+    declared = dataset.get_item(_SPECIFIC_CHARACTER_SET)
+    if isinstance(declared, DataElement) and declared.value:
+        values = [declared.value] if isinstance(declared.value, str) else declared.value
+        text = "\\".join(str(value) for value in values)
+        found[_SPECIFIC_CHARACTER_SET] = RawElement("CS", text.encode("latin-1", "replace"), True)
+    return found
+
+
 class ElementValues:
     """Values by tag; None for what is absent, empty or unreadable. Nothing here raises."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._raw: dict[int, RawDataElement] = {
-            int(e.tag): e for e in dataset.values() if isinstance(e, RawDataElement) and isinstance(e.value, bytes)
-        }
+    def __init__(self, elements: Mapping[int, RawElement]) -> None:
+        self._raw = elements
         self._encodings: list[str] = []
         declared = self._bytes(_SPECIFIC_CHARACTER_SET)
         if declared:
-            try:
-                self._encodings = charset.convert_encodings(declared.decode("latin-1").strip("\x00 ").split("\\"))
-            except (LookupError, ValueError):
-                self._encodings = []
+            self._encodings = _encodings(declared)
 
     def _bytes(self, tag: int) -> bytes | None:
         raw = self._raw.get(tag)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -160,6 +161,31 @@ def test_what_cannot_be_used_goes_to_quarantine_and_holds_nothing_up(bench: Benc
     assert not any("Doe" in text for text in events)
 
 
+def test_a_dataset_that_is_cut_off_goes_to_quarantine(bench: Bench) -> None:
+    whole = dataset_bytes("2.25.101")
+    bench.receive("2.25.101", association(), dataset=whole[:-3])
+    bench.receive("2.25.102", association(), dataset=dataset_bytes("2.25.102"))
+    bench.index()
+    assert bench.ask("SELECT sop_instance_uid FROM instance") == [("2.25.102",)]
+    (reason,) = bench.quarantined().values()
+    assert "cut off: element (7FE0,0010) of 32 bytes" in reason
+
+
+def test_the_index_lets_reception_go_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    nice: list[int] = []
+
+    def noted(path: Path) -> Any:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return read(path)
+
+    read = dicom_node.indexing._read
+    monkeypatch.setattr(dicom_node.indexing, "_read", noted)
+    bench.receive(new_uid(), association())
+    bench.index()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert nice == [min(19, own + dicom_node.indexing.NICER)]
+
+
 def test_results_of_ours_are_marked(bench: Bench) -> None:
     from dicom_node.encoding.provenance import MANUFACTURER, MODEL_NAME
 
@@ -230,12 +256,13 @@ class Killed(BaseException):
 _STEPS: list[tuple[Any, str]] = [
     (FolderStore, "put_files"),
     (dicom_node.indexing, "read_instance"),
-    (dicom_node.indexing, "_sha256"),
+    (dicom_node.indexing, "_read"),
     (storage.associations, "opened"),
     (storage.associations, "closed"),
-    (storage.instances, "add"),
+    (storage.instances, "add_all"),
     (storage.events, "add"),
     (os, "replace"),
+    (os, "link"),
     (Path, "unlink"),
 ]
 

@@ -36,6 +36,44 @@ def test_new_same_conflict(server, request):
         assert kept[0] == first
 
 
+@pytest.mark.parametrize("server", ["database_server", "oldest_database_server"])
+def test_many_at_once_end_as_one_by_one(server, request):
+    server = request.getfixturevalue(server)
+    given = [
+        instances.Arrival(instance("1", association_id="a1", received_at=NOW + timedelta(minutes=2))),
+        instances.Arrival(instance("2", is_ours=True), {"00080060": {"Value": ["MR"]}}, "liver\x00"),
+        instances.Arrival(instance("1", sha256="f" * 64)),  # a conflict within the batch
+        instances.Arrival(instance("3", series_instance_uid="1.2.21", attributes={"X": float("nan")}), {}, "later"),
+        instances.Arrival(instance("1", association_id="a2")),  # the same
+        instances.Arrival(instance("4", study_instance_uid="1.2.31", is_ours=True, association_id="a2")),
+        instances.Arrival(instance("0"), {"00080060": {"Value": ["CT"]}}),
+    ]
+    ends = []
+    for all_at_once in (True, False):
+        with connect(server.create()) as connection:
+            for name in ("a1", "a2"):
+                associations.opened(connection, association(name))
+            instances.add(connection, instance("0", sha256="e" * 64))  # was there before
+            if all_at_once:
+                added = instances.add_all(connection, given)
+            else:
+                added = [instances.add_all(connection, [arrival])[0] for arrival in given]
+            outcomes = [a.outcome for a in added]
+            assert outcomes == ["new", "new", "conflict", "new", "same", "new", "conflict"]
+            by_uid = [
+                [replace(s, look_again_at=None), s.look_again_at is None]
+                for s in sorted(studies.recent(connection, 9), key=lambda s: s.study_instance_uid)
+            ]
+            kept = sorted(instances.for_study(connection, "1.2.30"), key=lambda i: (i.sop_instance_uid, i.sha256))
+            series = instances.series_for_study(connection, "1.2.30")
+            took_part = [a.association_id for a in associations.for_study(connection, "1.2.30")]
+            ends.append((by_uid, kept, series, took_part))
+            assert instances.add_all(connection, given)[0].outcome == "same"
+            assert instances.add_all(connection, []) == []
+    assert ends[0] == ends[1]
+    assert by_uid[1][1]  # ours only: nobody is woken
+
+
 def test_eight_senders_of_one_uid_get_one_new(fresh_database_url):
     def add(number: int) -> str:
         with connect(fresh_database_url) as connection:
