@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 ENTRY_NAME = re.compile(
     r"(?P<time_ns>\d{19})-(?P<subject>[0-9A-Za-z_]{1,64})(-(?P<number>\d{6,}))?"
-    r"\.(?P<kind>dcm|opened\.json|closed\.json|started\.json)"
+    r"\.(?P<kind>dcm|(opened|closed|started|commit|reported)\.json)"
 )
 BIND_WITHIN_S = 15.0
 _ROOM_FOR_NAMES_S = 60.0
