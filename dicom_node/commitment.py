@@ -129,8 +129,8 @@ def _tell(connection: Connection, commitment: Commitment, what: str, how: str) -
     ending = f"(storage commitment {commitment.transaction_uid}, {how})"
     studies = storage.commitments.studies_of(connection, commitment.id)
     for study in studies:
-        unsafe = f" and {study.failed} not" if study.failed else ""
-        text = f"{commitment.calling_ae_title} {what} that {study.committed} objects are safe{unsafe} {ending}"
+        asked = study.committed + study.failed
+        text = f"{commitment.calling_ae_title} {what} that {study.committed} of {asked} objects are safe {ending}"
         storage.events.add(connection, study.study_instance_uid, "commitment", text, details)
     if not studies:
         text = f"{commitment.calling_ae_title} {what} that nothing it asked about is here {ending}"
@@ -163,12 +163,13 @@ class Commitments:
         with self._node.pool.connection() as connection:
             for request_id in storage.commitments.give_up_offers(connection, patience_s):
                 log.warning("a receiver left an answer lying", request=request_id)
-            offered = storage.commitments.offered(connection)
-        self._answers.sweep({commitment.request_id for commitment in offered})
+            self._answers.sweep(storage.commitments.offered_requests(connection))
         if self._is_fresh:  # an earlier scheduler may have died before it laid them out
-            self._is_fresh = False
+            with self._node.pool.connection() as connection:
+                offered = storage.commitments.offered(connection)
             for commitment in offered:
                 self._offer(commitment)
+            self._is_fresh = False
         with self._node.pool.connection() as connection:
             return storage.commitments.due_senders(connection, ring_again_s=REPORT_LEASE_S)
 

@@ -67,11 +67,11 @@ def study_story(connection: Connection, study_instance_uid: str) -> str | None:
         )
     lines += ["", "Storage commitment"]
     for transaction in storage.commitments.for_study(connection, study_instance_uid):
-        unsafe = f", {transaction.failed} not" if transaction.failed else ""
+        asked = transaction.committed + transaction.failed
         answered = f" {transaction.answered_at:%H:%M:%S}" if transaction.answered_at else ""
         lines.append(
             f"  {transaction.asked_at:%Y-%m-%d %H:%M:%S} asked by {transaction.calling_ae_title}: "
-            f"{transaction.committed} objects safe{unsafe}; answer: {transaction.state}{answered}"
+            f"{transaction.committed} of {asked} objects safe; answer: {transaction.state}{answered}"
             f"{', ' + transaction.reason if transaction.reason else ''}"
         )
     lines += ["", "Events"]

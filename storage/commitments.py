@@ -131,6 +131,11 @@ def offered(connection: Connection) -> list[Commitment]:
     return every(connection, Commitment, QUERIES["offered"], {})
 
 
+def offered_requests(connection: Connection) -> set[str]:
+    """The request ids of these."""
+    return {row[0] for row in connection.execute(QUERIES["offered_requests"]).fetchall()}
+
+
 def not_awaited(connection: Connection, request_id: str, reason: str) -> None:
     """The association of this request cannot take the answer any more; it goes on a new one."""
     connection.execute(QUERIES["not_awaited"], {"request_id": request_id, "reason": text(reason)})

@@ -11,7 +11,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, build_role, evt
+from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 from tiny_objects import CT, dataset_bytes
 
@@ -74,7 +74,9 @@ class Modality:
         ae.require_called_aet = True
         roles = {} if takes_role is None else {"scu_role": not takes_role, "scp_role": takes_role}
         ae.add_supported_context(STORAGE_COMMITMENT, **roles)
-        server: Any = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)])
+        server: Any = ae.start_server(
+            ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)]
+        )
         try:
             yield int(server.server_address[1])
         finally:

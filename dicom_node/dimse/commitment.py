@@ -100,7 +100,9 @@ class AssociationCommitments:
             return True
         if isinstance(message, N_EVENT_REPORT) and message.MessageIDBeingRespondedTo is not None:
             with self._turn:
-                self._statuses[int(message.MessageIDBeingRespondedTo)] = int(message.Status or SUCCESS)
+                self._statuses[int(message.MessageIDBeingRespondedTo)] = (
+                    PROCESSING_FAILURE if message.Status is None else int(message.Status)
+                )
                 self._turn.notify_all()
             return True
         return False
@@ -311,7 +313,7 @@ def report(
     called_ae_title: str,
     calling_ae_title: str,
     on_report: Callable[[ReportResult], None],
-    timeout_s: float = 30.0,
+    timeout_s: float = 60.0,
 ) -> None:
     """Report answers over one association that proposes us as SCP (PS3.4 section J.3.3, PS3.7 section D.3.3.4).
 

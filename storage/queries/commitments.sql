@@ -71,6 +71,10 @@ SELECT id, transaction_uid, calling_ae_title, called_ae_title, peer_host, reques
  WHERE state = 'offered'
  ORDER BY asked_at, id;
 
+-- offered_requests --
+-- The requests of these.
+SELECT request_id FROM commitment WHERE state = 'offered';
+
 -- not_awaited --
 -- The association of this request cannot take the answer any more: it goes on a new one.
 UPDATE commitment

@@ -191,9 +191,7 @@ def with_item(**changes: str) -> Dataset:
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_requests_that_are_not_in_order(
-    desk: Desk, modality: Modality, changes: dict[str, Any], status: int
-) -> None:
+def test_requests_that_are_not_in_order(desk: Desk, modality: Modality, changes: dict[str, Any], status: int) -> None:
     arguments: dict[str, Any] = {"information": request_dataset("2.25.9", references(1))} | changes
     with node(desk) as port, modality.association(port) as association:
         assert ask_with(association, **arguments) == status
