@@ -22,9 +22,11 @@ import structlog
 from psycopg_pool import ConnectionPool
 
 import storage.associations
+import storage.commitments
 import storage.events
 import storage.instances
-from dicom_node.dimse.part10 import NotPart10Error, parse_file_head
+from dicom_node.commitment import note_report, note_request
+from dicom_node.dimse.part10 import NotPart10Error, parse_file_head, read_file_head
 from dicom_node.encoding.provenance import is_ours
 from dicom_node.reception import ENTRY_NAME
 from dicom_node.recognition.headers import UnreadableHeader, read_instance, series_header
@@ -41,6 +43,9 @@ BATCH = 128
 NICER = 10
 _READ_BYTES = 1 << 20
 
+#: notes that are about entries before them
+_ABOUT_EARLIER = (".commit.json", ".reported.json")
+
 #: errors of the database that are about one row, not about the database being away
 _ABOUT_THE_ROW = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
 
@@ -52,7 +57,7 @@ class Entry:
     path: Path
     at: datetime
     subject: str  # association id or receiver
-    kind: str  # dcm | opened.json | closed.json | started.json
+    kind: str  # dcm | opened.json | closed.json | started.json | commit.json | reported.json
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,11 @@ def _index(folder: Path, store: FileStore, pool: "ConnectionPool[Connection]", l
 def _entries(folder: Path, limit: int) -> list[Entry]:
     try:
         names = sorted(os.listdir(folder))
+        if any(name.endswith(_ABOUT_EARLIER) for name in names):
+            # A folder that changes while it is read may show such a note and not what was there before it. What was
+            # there before a note of the first reading is in the second.
+            first = set(names)
+            names = [n for n in sorted(os.listdir(folder)) if n in first or not n.endswith(_ABOUT_EARLIER)]
     except FileNotFoundError:
         return []  # no receiver has started yet
     found = []
@@ -191,7 +201,7 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
         except _ABOUT_THE_ROW:
             _add_one_by_one(objects, set_aside, pool)
         done += [parsed.entry for parsed in objects]
-    note(("closed.json",))
+    note(("closed.json", "commit.json", "reported.json"))
     for entry in done:
         entry.path.unlink(missing_ok=True)
 
@@ -312,7 +322,12 @@ def _note(connection: Connection, entry: Entry) -> None:
         )
     elif entry.kind == "closed.json":
         _close(connection, facts["association_id"], facts["state"], entry.at, int(facts["stored"]))
+    elif entry.kind == "commit.json":
+        note_request(connection, facts, entry.at)
+    elif entry.kind == "reported.json":
+        note_report(connection, facts)
     else:
+        storage.commitments.receiver_started(connection, facts["receiver"], entry.at)
         for association_id in storage.associations.mark_lost(connection, facts["receiver"]):
             _tell_end(connection, association_id, "lost: the receiver stopped", None)
 
@@ -354,6 +369,8 @@ def _quarantine(entry: Entry, reason: str, folder: Path, pool: "ConnectionPool[C
     """Move an entry aside with a reason file, and say so. Idempotent up to a repeated event."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"file": entry.path.name, "received_at": entry.at.isoformat(), "source": entry.subject, "reason": reason}
+    with suppress(NotPart10Error, OSError):  # storage commitment asks for it
+        facts["sop_instance_uid"] = read_file_head(entry.path).sop_instance_uid
     (folder / f"{entry.path.name}.reason.json").write_text(json.dumps(facts))
     with pool.connection() as connection:
         storage.events.add(connection, None, "quarantine", f"{entry.path.name} set aside: {reason}", facts)

@@ -5,6 +5,8 @@ The folder is a journal; names sort in the order in which things happened:
     <time>-<association>-<seq>.dcm        an object, as sent, with File Meta Information of ours
     <time>-<association>.opened.json      its association, written before its first object
     <time>-<association>.closed.json      the association ended: released or aborted, and how many objects it stored
+    <time>-<association>.commit.json      somebody asked for storage commitment (answers.py)
+    <time>-<association>.reported.json    what came of that on the association
     <time>-<receiver>.started.json        a receiver started: associations it had open before are lost
 
 <time> is 19 digits of nanoseconds since the epoch, <association> 16 hexadecimal digits. Names that begin with a dot
@@ -28,6 +30,8 @@ from typing import Any
 
 import structlog
 
+from dicom_node.answers import Answers, Desk
+from dicom_node.dimse.dataset_start import require_consistent
 from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
 from dicom_node.settings import Settings
@@ -37,7 +41,7 @@ log = structlog.get_logger()
 
 ENTRY_NAME = re.compile(
     r"(?P<time_ns>\d{19})-(?P<subject>[0-9A-Za-z_]{1,64})(-(?P<number>\d{6,}))?"
-    r"\.(?P<kind>dcm|opened\.json|closed\.json|started\.json)"
+    r"\.(?P<kind>dcm|(opened|closed|started|commit|reported)\.json)"
 )
 BIND_WITHIN_S = 15.0
 _ROOM_FOR_NAMES_S = 60.0
@@ -66,7 +70,7 @@ class Incoming:
         self._begun = 0  # objects, also those that were cut off
         self._stored: dict[str, int] = {}  # objects per association that is open and has stored something
         self._owed: list[tuple[str, dict[str, Any]]] = []  # markers that could not be written
-        self._note(self.receiver, "started", {"receiver": self.receiver})
+        self.note(self.receiver, "started", {"receiver": self.receiver})
 
     def open_sink(self, request: StoreRequest) -> "ArrivingObject":
         """Begin one object; it is in the journal when its `commit` returns. Raises OSError."""
@@ -80,7 +84,7 @@ class Incoming:
         with self._lock:
             count = self._stored.get(association.association_id, 0)
         if count == 0:
-            self._note(association.association_id, "opened", self._describe(association))
+            self.note(association.association_id, "opened", self._describe(association))
         self._publish(aside, f"{association.association_id}-{count + 1:06d}", "dcm")
         with self._lock:
             self._stored[association.association_id] = count + 1
@@ -103,7 +107,7 @@ class Incoming:
                     return
                 subject, facts = self._owed.pop(0)
             try:
-                self._note(subject, "closed", facts)
+                self.note(subject, "closed", facts)
             except OSError as error:
                 log.warning("end of an association not yet noted", association=subject, error=error.strerror)
                 with self._lock:
@@ -120,11 +124,12 @@ class Incoming:
             "opened_at_ns": association.opened_at_ns,
         }
 
-    def _note(self, subject: str, kind: str, facts: Mapping[str, Any]) -> None:
+    def note(self, subject: str, kind: str, facts: Mapping[str, Any]) -> None:
+        """Write a note into the journal, behind all that is in it. Raises OSError."""
         self._write(subject, f"{kind}.json", json.dumps(facts).encode())
 
     def _write(self, subject: str, suffix: str, content: bytes) -> None:
-        aside = self.aside(subject)
+        aside = self.aside(f"{subject}.{suffix}")
         try:
             with open(aside, "wb") as file:
                 file.write(content)
@@ -275,6 +280,13 @@ class Senders:
             log.error("list of senders cannot be read; the last one stays in force", error=repr(error))
 
 
+def is_the_object(request: StoreRequest, start: bytearray, n_bytes: int) -> None:
+    """Raises RefusedError unless a Dataset begins as one, with the UIDs of its command (PS3.4 Table B.2-1)."""
+    require_consistent(
+        start, request.transfer_syntax_uid, request.sop_class_uid, request.sop_instance_uid, total_bytes=n_bytes
+    )
+
+
 def receive(settings: Settings, ready_file: Path | None = None, receiver: str = "receive-1") -> None:
     """Receive until SIGTERM or SIGINT: the whole work of `dicom-node receive`.
 
@@ -297,12 +309,16 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     with running_scp(
         settings.ae_title,
         open_sink=incoming.open_sink,
+        inspect=is_the_object,
         closed=incoming.closed,
         allowed=Senders(settings.data_dir / "senders.json").allowed,
         host=settings.dicom_host,
         port=settings.dicom_port,
         commit_waits=incoming.is_durable,
         shared_port=settings.receivers != 1,
+        commitment_desk=Desk(
+            incoming.note, Answers(settings.answers_dir), incoming.receiver, settings.commitment_wait_s
+        ),
         max_associations=settings.max_associations,
         slots=Slots(settings.data_dir / "run" / "associations.slots", settings.max_associations),
         network_timeout_s=settings.network_timeout_s,

@@ -26,6 +26,7 @@ import storage.outbox
 import storage.studies
 from dicom_node import tasks
 from dicom_node.assembly import Binding, Overdue, Ready, bind_roles, decide
+from dicom_node.commitment import Commitments
 from dicom_node.indexing import index_incoming
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY
@@ -53,6 +54,7 @@ class Scheduler:
     def __init__(self, node: Node) -> None:
         self.node = node
         self._swept_at = 0.0
+        self._commitments = Commitments(node)
         self._senders_version = -1
         self._enhancements: Pixels = {}
 
@@ -90,13 +92,14 @@ class Scheduler:
     def step(self) -> bool:
         """Everything once. True when there was something to do."""
         indexed = index_incoming(self.node.settings.incoming_dir, self.node.store, self.node.pool)
+        judged = self._commitments.step()
         self._tell_receivers_the_senders()
         considered = self._consider_due_studies()
         if time.monotonic() - self._swept_at > SWEEP_S:
             self._swept_at = time.monotonic()
             self._sweep()
         rung = self._relay_outbox()
-        return bool(indexed or considered or rung)
+        return bool(indexed or judged or considered or rung)
 
     # ---- studies
 
@@ -271,7 +274,7 @@ class Scheduler:
         return len(rows)
 
     def _sweep(self) -> None:
-        """Jobs of dead workers, messages that were lost, deliveries that are due again."""
+        """Jobs of dead workers, messages that were lost, deliveries and answers that are due again."""
         settings = self.node.settings
         with self.node.pool.connection() as connection:
             for job in storage.jobs.overdue(connection, settings.job_attempts, RING_AGAIN_S):
@@ -280,6 +283,9 @@ class Scheduler:
         with self.node.pool.connection() as connection:
             for destination in storage.deliveries.due_destinations(connection, RING_AGAIN_S):
                 storage.outbox.add(connection, "cpu", "deliver", destination)
+        for calling_ae_title in self._commitments.sweep():
+            with self.node.pool.connection() as connection:
+                storage.outbox.add(connection, "cpu", "report_commitments", calling_ae_title)
 
     def _tell_receivers_the_senders(self) -> None:
         """The receiver must know its senders while the database is away: a file tells it."""

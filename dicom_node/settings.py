@@ -34,6 +34,11 @@ class Settings(BaseSettings):
         description="when an image is answered: on disk (fsync), or in the system's memory (page-cache), which is "
         "faster and loses the last seconds if the machine loses power",
     )
+    commitment_wait_s: float = Field(
+        60.0,
+        description="how long a request for storage commitment waits for its answer on its own association; "
+        "later the answer goes on a new one",
+    )
     quiet_period_s: float = Field(60.0, description="last resort: run on what is there when nothing came for so long")
     overdue_s: float = Field(600.0, description="a study still waiting after so long is shown as overdue")
     association_idle_s: float = Field(
@@ -65,6 +70,11 @@ class Settings(BaseSettings):
     def store_dir(self) -> Path:
         """Root of the file store."""
         return self.data_dir / "store"
+
+    @property
+    def answers_dir(self) -> Path:
+        """Answers to storage commitment that open associations may take."""
+        return self.data_dir / "answers"
 
     @property
     def incoming_dir(self) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from psycopg import Connection
 
 import storage.associations
+import storage.commitments
 import storage.deliveries
 import storage.events
 import storage.instances
@@ -63,6 +64,15 @@ def study_story(connection: Connection, study_instance_uid: str) -> str | None:
         lines.append(
             f"  {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}, "
             f"attempts {delivery.attempts}{status}{', ' + delivery.reason if delivery.reason else ''}"
+        )
+    lines += ["", "Storage commitment"]
+    for transaction in storage.commitments.for_study(connection, study_instance_uid):
+        asked = transaction.committed + transaction.failed
+        answered = f" {transaction.answered_at:%H:%M:%S}" if transaction.answered_at else ""
+        lines.append(
+            f"  {transaction.asked_at:%Y-%m-%d %H:%M:%S} asked by {transaction.calling_ae_title}: "
+            f"{transaction.committed} of {asked} objects safe; answer: {transaction.state}{answered}"
+            f"{', ' + transaction.reason if transaction.reason else ''}"
         )
     lines += ["", "Events"]
     for event in storage.events.for_study(connection, study_instance_uid):

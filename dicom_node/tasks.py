@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery
 
-from dicom_node import jobs
+from dicom_node import commitment, jobs
 from dicom_node.node import Node
 
 #: queue "gpu": inference, one job at a time; queue "cpu": deliveries
@@ -63,6 +63,12 @@ def run_job(job_id: str) -> None:
 def deliver(destination: str) -> None:
     """Send what waits for one destination."""
     jobs.deliver(current_node(), destination)
+
+
+@app.task(name="report_commitments")
+def report_commitments(calling_ae_title: str) -> None:
+    """Take answers of storage commitment to the one who asked."""
+    commitment.report_answers(current_node(), calling_ae_title)
 
 
 def ring(task: str, argument: str, queue: str, connection: Any = None) -> None:

@@ -14,8 +14,8 @@ class Message:
 
     id: int
     queue: str  #: Celery queue
-    task: str  #: "run_job" or "deliver"
-    argument: str  #: id of the job, or name of the destination
+    task: str  #: "run_job", "deliver" or "report_commitments"
+    argument: str  #: id of the job, name of the destination, AE title
 
 
 def add(connection: Connection, queue: str, task: str, argument: str) -> None:

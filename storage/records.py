@@ -1,6 +1,6 @@
 """The rows of the database as frozen values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -130,6 +130,29 @@ class Delivery:
     sop_class_uid: str
     transfer_syntax_uid: str
     path: str
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """One Storage Commitment transaction with its last request."""
+
+    id: int
+    transaction_uid: str
+    calling_ae_title: str
+    called_ae_title: str
+    peer_host: str
+    request_id: str
+    is_awaited: bool  #: the association of the request may still take the answer
+    asked_at: datetime
+    sop_class_uids: Sequence[str]
+    sop_instance_uids: Sequence[str]
+    failure_reasons: Sequence[int] | None  #: per reference 0 (committed) or a Failure Reason; None: not judged yet
+    #: asked | offered | waiting | sending | done | parked
+    state: str
+    attempts: int  #: on new associations
+    status: int | None  #: last status of N-EVENT-REPORT
+    reason: str
+    answered_at: datetime | None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
+from dicom_node.dimse.commitment import AssociationCommitments
 from dicom_node.dimse.fast_store import StoreMessages
 from dicom_node.dimse.pdata import MalformedPduError, PDataReader
 from dicom_node.dimse.requests import AssociationFacts
@@ -133,6 +134,7 @@ class NodeAssociation(Association):
     bell: threading.Event
     must_abort: bool
     slot: Slot | None = None
+    commitments: AssociationCommitments | None = None
 
     def run(self) -> None:
         """The association's thread."""
@@ -140,8 +142,14 @@ class NodeAssociation(Association):
             super().run()
         finally:
             self.dul.join(_ANSWER_EXPECTED_S)  # it may be in the middle of a commit
+            if self.commitments is not None:
+                self.commitments.ended()
             if self.facts is not None:
                 self.host.ended(self, self.facts)
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        if self._sent_release or self.commitments is None or not self.commitments.take(msg, context_id):
+            super()._serve_request(msg, context_id)
 
     def kill(self) -> None:
         """Make both threads end."""

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from pynetdicom import AllStoragePresentationContexts
+from pynetdicom import AllStoragePresentationContexts, build_role
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"  # Push Model SOP Class, PS3.4 Annex J
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the well-known SOP Instance, PS3.4 section J.3.5
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -65,21 +68,26 @@ def is_storage_class(abstract_syntax: str) -> bool:
     return True
 
 
-def supported_contexts(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
+def supported_contexts(
+    proposed: Iterable[PresentationContext], *, storage_commitment: bool = False
+) -> list[PresentationContext]:
     """What this node supports of what a requestor proposes, for negotiation as acceptor (PS3.8 section 7.1.1.13).
 
+    storage_commitment : whether this acceptor serves it; the requestor is its SCU, whatever roles it offers.
     The requestor's own order of Transfer Syntaxes decides, because it stands for what its files have; only Explicit
     VR Little Endian goes before Implicit where both are offered, because Implicit loses the VR of private elements.
     """
     offers = tuple((str(context.abstract_syntax), tuple(map(str, context.transfer_syntax))) for context in proposed)
-    return list(_supported(offers))
+    return list(_supported(offers, storage_commitment))
 
 
 @lru_cache(maxsize=64)  # a sender proposes the same every time, often 128 contexts; the library only reads the answer
-def _supported(offers: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[PresentationContext, ...]:
+def _supported(
+    offers: tuple[tuple[str, tuple[str, ...]], ...], storage_commitment: bool
+) -> tuple[PresentationContext, ...]:
     wanted: dict[str, list[str]] = {}
     for abstract_syntax, offered in offers:
-        if abstract_syntax == VERIFICATION:
+        if abstract_syntax == VERIFICATION or (storage_commitment and abstract_syntax == STORAGE_COMMITMENT):
             known = [s for s in offered if s in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, "1.2.840.10008.1.2.2")]
         elif is_storage_class(abstract_syntax):
             known = [s for s in offered if s in TRANSFER_SYNTAXES]
@@ -93,9 +101,19 @@ def _supported(offers: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[Present
             if implicit < explicit:
                 syntaxes[implicit], syntaxes[explicit] = EXPLICIT_LITTLE, IMPLICIT_LITTLE
     # a context without any known syntax is answered "transfer syntaxes not supported", which names the trouble
-    return tuple(
+    contexts = [
         build_context(abstract_syntax, syntaxes or [EXPLICIT_LITTLE]) for abstract_syntax, syntaxes in wanted.items()
-    )
+    ]
+    for context in contexts:
+        if context.abstract_syntax == STORAGE_COMMITMENT:
+            context.scu_role, context.scp_role = True, False  # what the requestor may be, if it asks (PS3.7 D.3.3.4)
+    return tuple(contexts)
+
+
+def commitment_report_context() -> tuple[PresentationContext, SCP_SCU_RoleSelectionNegotiation]:
+    """What is proposed on an association that is opened to report: we, the requestor, are the SCP (PS3.4 J.3.3)."""
+    role = build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
+    return build_context(STORAGE_COMMITMENT, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]), role
 
 
 def proposed_contexts(pairs: Sequence[tuple[str, str]]) -> list[list[PresentationContext]]:

@@ -14,6 +14,7 @@ import structlog
 
 from dicom_node.dimse.command import C_STORE_RQ, Command, MalformedCommandError, decode, store_response
 from dicom_node.dimse.contexts import is_storage_class, is_uid
+from dicom_node.dimse.dataset_start import MAX_START_BYTES
 from dicom_node.dimse.pdata import MalformedPduError
 from dicom_node.dimse.requests import AssociationFacts, ObjectSink, OpenSink, StoreRequest
 from dicom_node.dimse.status import (
@@ -32,10 +33,9 @@ log = structlog.get_logger()
 _MAX_COMMAND_BYTES = 64 << 10
 _MAX_OTHER_DATASET_BYTES = 32 << 20  # of a message that is not C-STORE, which is collected in memory
 _MAX_PARTS = 512  # of one write: the system takes 1024
-_START_BYTES = 64 << 10  # of a Dataset, kept to be looked at before the answer
 
-#: looks at the first bytes of a Dataset; raises RefusedError if it is none, or of another object
-Inspect = Callable[[StoreRequest, bytes], None]
+#: looks at the first 64 KiB of a Dataset of so many bytes; raises RefusedError if it is none, or another object's
+Inspect = Callable[[StoreRequest, bytearray, int], None]
 HandOn = Callable[[int, bytes, bytes | None], None]
 
 
@@ -211,7 +211,7 @@ class StoreMessages:
         if arriving.sink is None or not arriving.n_bytes:
             raise RefusedError(CANNOT_UNDERSTAND, "the Dataset is missing or empty")
         if self._inspect is not None:
-            self._inspect(arriving.request, bytes(arriving.start))
+            self._inspect(arriving.request, arriving.start, arriving.n_bytes)
         arriving.flush()
         if arriving.failure is not None:
             raise arriving.failure
@@ -237,8 +237,8 @@ class _Arriving:
         self.n_bytes += len(data)
         if self.sink is None:
             return
-        if len(self.start) < _START_BYTES:
-            self.start += data[: _START_BYTES - len(self.start)]
+        if len(self.start) < MAX_START_BYTES:
+            self.start += data[: MAX_START_BYTES - len(self.start)]
         self.pending.append(data)
         if len(self.pending) == _MAX_PARTS:
             self.flush()

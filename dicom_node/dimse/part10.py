@@ -87,7 +87,7 @@ def _meta_values(start: bytes) -> tuple[dict[int, str], int]:
     """
     values: dict[int, str] = {}
     offset, dataset_at = 132, len(start)
-    while offset + 8 <= len(start) and (offset < dataset_at or not _NEEDED <= values.keys()):
+    while offset + 8 <= len(start) and (offset < dataset_at or not values.keys() >= _NEEDED):
         group, element, vr, length = struct.unpack_from("<HH2sH", start, offset)
         if group != 2:
             break

@@ -1,8 +1,8 @@
-"""What the acceptor hands on: one association, one object to be stored. No pynetdicom in here."""
+"""What the acceptor hands on: one association, one object to be stored, one request for commitment. No pynetdicom."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,35 @@ class _Collected:
 
     def discard(self) -> None:
         self._dataset.clear()
+
+
+class Reference(NamedTuple):
+    """One object that somebody else speaks of."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class CommitmentRequest:
+    """One N-ACTION request for storage commitment (PS3.4 section J.3.2) that is in order."""
+
+    association: AssociationFacts
+    request_id: str  # 16 hexadecimal digits, ours; a transaction that is asked again has another one
+    transaction_uid: str
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class CommitmentAnswer:
+    """What an N-EVENT-REPORT says (PS3.4 section J.3.3); each part in the order of the request."""
+
+    request_id: str
+    transaction_uid: str
+    committed: tuple[Reference, ...]
+    failed: tuple[tuple[Reference, int], ...]  # with Failure Reason (0008,1197)
+
+    @property
+    def event_type(self) -> int:
+        """1: all are committed; 2: some or all are not."""
+        return 2 if self.failed else 1

@@ -17,6 +17,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicom_node.dimse.association import MAX_PDU_BYTES, NodeAssociation, adopt
+from dicom_node.dimse.commitment import AssociationCommitments, CommitmentDesk
 from dicom_node.dimse.contexts import VERIFICATION, supported_contexts
 from dicom_node.dimse.fast_store import AcceptedContext, Inspect, StoreMessages
 from dicom_node.dimse.lobby import Door, Lobby
@@ -79,6 +80,7 @@ def running_scp(
     closed: Closed = lambda _facts, _state: None,
     allowed: Allowed = lambda _calling_ae_title, _peer_host: True,
     inspect: Inspect | None = None,
+    commitment_desk: CommitmentDesk | None = None,
     observer: Observer | None = None,
     max_associations: int = 50,
     slots: Slots | None = None,
@@ -96,6 +98,7 @@ def running_scp(
     allowed : (calling AE title, peer address) -> whether the association is accepted. The called AE title must
         be `ae_title`.
     slots : where the associations of all processes on one data directory are counted, beside `max_associations` here.
+    commitment_desk : takes requests of Storage Commitment; without it the service is not offered.
     inspect : looks at the first 64 KiB of every Dataset before it is answered.
     commit_waits : whether the commit of a sink waits for a disk.
     network_timeout_s : a peer silent for so long is aborted; artim_s : one that has not asked for an association.
@@ -104,7 +107,16 @@ def running_scp(
     Raises OSError when the port cannot be bound.
     """
     acceptor = _Acceptor(
-        ae_title, open_sink, closed, allowed, inspect, observer or Observer(), max_associations, slots, commit_waits
+        ae_title,
+        open_sink,
+        closed,
+        allowed,
+        inspect,
+        observer or Observer(),
+        max_associations,
+        slots,
+        commit_waits,
+        commitment_desk,
     )
     ae = AE(ae_title)
     ae.maximum_pdu_size = MAX_PDU_BYTES
@@ -162,6 +174,7 @@ class _Acceptor:
         max_associations: int,
         slots: Slots | None,
         commit_waits: bool,
+        commitment_desk: CommitmentDesk | None,
     ) -> None:
         self.ae_title = ae_title
         self._open_sink = open_sink
@@ -171,6 +184,7 @@ class _Acceptor:
         self._observer = observer
         self._max_associations = max_associations
         self._slots = slots
+        self._commitment_desk = commitment_desk
         self._accepted: set[NodeAssociation] = set()
         self._lock = threading.Lock()
         self.is_draining = False
@@ -209,7 +223,9 @@ class _Acceptor:
             return rejected("called AE title is not ours", REJECT_CALLED_AE_TITLE)
         if not self._allowed(calling, peer_host):
             return rejected("sender not known", REJECT_CALLING_AE_TITLE)
-        association.acceptor.supported_contexts = supported_contexts(request.presentation_context_definition_list)
+        association.acceptor.supported_contexts = supported_contexts(
+            request.presentation_context_definition_list, storage_commitment=self._commitment_desk is not None
+        )
         facts = AssociationFacts(secrets.token_hex(8), calling, called, peer_host, time.time_ns())
         with self._lock:
             if self.is_draining:
@@ -220,6 +236,8 @@ class _Acceptor:
             self._accepted.add(association)
         association.slot = slot
         association.facts = facts
+        if self._commitment_desk is not None:
+            association.commitments = AssociationCommitments(association, facts, self._commitment_desk)
         self._observer.opened(facts)
         return None
 

@@ -14,6 +14,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.contexts import VERIFICATION, proposed_contexts
@@ -110,7 +111,7 @@ def send_files(
         files = [(p, head) for p, head in sendable if (head.sop_class_uid, head.transfer_syntax_uid) in pairs]
         left = iter(files)
         try:
-            with _associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
+            with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
                 for message_id, (path, head) in enumerate(left, 1):
                     result = _send_one(association, path, head, message_id % 65536, f"{host}:{port}")
                     note(result)
@@ -158,7 +159,7 @@ def echo(
     started = time.monotonic()
     contexts = [build_context(VERIFICATION)]
     try:
-        with _associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
+        with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
             if not association.accepted_contexts:
                 return EchoResult(None, f"{host}:{port} does not take Verification")
             status = association.send_c_echo().get("Status")
@@ -172,13 +173,14 @@ def echo(
 
 
 @contextmanager
-def _associated(
+def associated(
     host: str,
     port: int,
     called_ae_title: str,
     calling_ae_title: str,
     contexts: list[PresentationContext],
     timeout_s: float,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Any]:
     """An established association, released at the end. Raises AssociationRejected, DestinationUnreachable."""
     ae = AE(calling_ae_title)
@@ -192,6 +194,7 @@ def _associated(
             port,
             contexts=contexts,
             ae_title=called_ae_title,
+            ext_neg=list(roles),
             evt_handlers=[(evt.EVT_CONN_OPEN, _without_nagle)],
         )
     except (OSError, ValueError) as error:  # a name that is not known, an AE title that is none

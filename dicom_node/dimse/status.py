@@ -1,4 +1,4 @@
-"""C-STORE status codes and what they mean for the one who must act (PS3.4 Table B.2-1, PS3.7 Annex C)."""
+"""Status codes and what they mean for the one who must act (PS3.4 Table B.2-1, PS3.7 Annex C)."""
 
 import errno
 
@@ -6,6 +6,13 @@ SUCCESS = 0x0000
 INVALID_SOP_INSTANCE = 0x0117  # the UID breaks the rules for UIDs (PS3.7 C.5.20)
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 PROCESSING_FAILURE = 0x0110
+# of N-ACTION (PS3.7 section 10.1.4.1.10); three of them are Failure Reasons of Storage Commitment as well
+NO_SUCH_SOP_INSTANCE = 0x0112
+INVALID_ARGUMENT_VALUE = 0x0115
+NO_SUCH_SOP_CLASS = 0x0118
+CLASS_INSTANCE_CONFLICT = 0x0119
+NO_SUCH_ACTION = 0x0123
+RESOURCE_LIMITATION = 0x0213
 OUT_OF_RESOURCES = 0xA700
 DATASET_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
@@ -15,12 +22,20 @@ _TEXTS = {
     0x0105: "no such attribute",
     0x0110: "processing failure",
     0x0111: "duplicate SOP Instance",
+    0x0112: "no such SOP Instance",
+    0x0113: "no such event type",
+    0x0114: "no such argument",
+    0x0115: "invalid argument value",
     0x0117: "invalid SOP Instance UID",
+    0x0118: "no such SOP Class",
+    0x0119: "class-instance conflict",
     0x0122: "SOP Class not supported",
+    0x0123: "no such action",
     0x0124: "not authorised",
     0x0210: "duplicate invocation",
     0x0211: "unrecognised operation",
     0x0212: "mistyped argument",
+    0x0213: "resource limitation",
     0xB000: "stored, data elements coerced",
     0xB006: "stored, elements discarded",
     0xB007: "stored, Dataset does not match its SOP Class",
@@ -56,9 +71,14 @@ def status_of(error: Exception) -> tuple[int, str]:
     return PROCESSING_FAILURE, f"internal error: {type(error).__name__}"
 
 
-def is_stored(status: int) -> bool:
-    """Success or warning: the peer has the object. 0xB000-0xBFFF and 0x0001 are warnings (PS3.7 Annex C.3)."""
+def is_success_or_warning(status: int) -> bool:
+    """The peer has done what it was asked. 0xB000-0xBFFF and 0x0001 are warnings (PS3.7 Annex C.3)."""
     return status in (SUCCESS, 0x0001, 0x0107, 0x0116) or 0xB000 <= status <= 0xBFFF
+
+
+def is_stored(status: int) -> bool:
+    """Success or warning: the peer has the object."""
+    return is_success_or_warning(status)
 
 
 def is_transient(status: int) -> bool:

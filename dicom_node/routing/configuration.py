@@ -49,6 +49,7 @@ class Sender:
 
     ae_title: str
     host: str  # address, network (CIDR) or name
+    port: int | None = None  # where it takes reports of storage commitment
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,11 @@ class _Reader:
         return Destination(name, str(kind), host or "", int(port or 0), ae_title or "")
 
     def sender(self, node: yaml.Node) -> Sender | None:
-        values = self.mapping(node, "a sender", {"ae_title", "host"}, set())
+        values = self.mapping(node, "a sender", {"ae_title", "host", "port"}, set())
         ae_title = self.text(values, node, "a sender", "ae_title", _is_ae_title)
         host = self.text(values, node, "a sender", "host", _is_host)
-        return Sender(ae_title or "", host or "")
+        port = self.value(values, node, "a sender", "port", _is_port) if "port" in values else None
+        return Sender(ae_title or "", host or "", port)
 
     def rule(self, node: yaml.Node, destinations: set[str]) -> Rule | None:
         known = {"name", "when", "run", "roles", "send_to", "report_refusal", "enabled"}

@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument("--associations", type=int, default=8)
     parser.add_argument("--receivers", type=int, default=1)
     parser.add_argument("--durable-ack", choices=("fsync", "page-cache"), default="fsync")
-    parser.add_argument("--longest", type=float, default=0.6, help="the kill comes 0 to so many seconds after the start")
+    parser.add_argument(
+        "--longest", type=float, default=0.6, help="the kill comes 0 to so many seconds after the start"
+    )
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     verdict, chance, started = Verdict(), random.Random(arguments.seed), time.monotonic()

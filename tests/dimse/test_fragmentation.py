@@ -43,8 +43,9 @@ class Sink:
     def __init__(self, kept: "Kept", request: StoreRequest) -> None:
         self.request, self.parts, self._kept = request, bytearray(), kept
 
-    def write(self, part: memoryview) -> None:
-        self.parts += part
+    def write(self, parts: Sequence[memoryview]) -> None:
+        for part in parts:
+            self.parts += part
 
     def commit(self) -> None:
         self._kept.committed.append((self.request, bytes(self.parts)))

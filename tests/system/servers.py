@@ -100,6 +100,11 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=5) as response:
             return json.loads(response.read())
 
+    def post(self, path: str, body: bytes) -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http_port}{path}", body)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.loads(response.read())
+
     def modalities(self, study_instance_uid: str) -> list[str]:
         """Modality of every instance of a study, sorted."""
         query = json.dumps({"Level": "Instance", "Query": {"StudyInstanceUID": study_instance_uid}, "Expand": True})
@@ -112,14 +117,14 @@ class Orthanc:
 
 
 @contextmanager
-def debian_orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Orthanc with an empty store."""
+def debian_orthanc(folder: Path, **options: Any) -> Iterator[Orthanc]:
+    """Orthanc with an empty store. options : more of its configuration."""
     dicom_port, http_port = free_port(), free_port()
     configuration = {
         "Name": "test", "StorageDirectory": str(folder / "orthanc"), "IndexDirectory": str(folder / "orthanc"),
         "HttpPort": http_port, "DicomPort": dicom_port, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False, "DicomCheckCalledAet": True, "DicomAlwaysAllowStore": True, "Plugins": [],
-    }  # fmt: skip
+    } | options  # fmt: skip
     file = folder / "orthanc.json"
     file.write_text(json.dumps(configuration))
     with (folder / "orthanc.log").open("wb") as log:
