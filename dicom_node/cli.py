@@ -113,6 +113,7 @@ def receive(
     number: Annotated[int, typer.Argument(help="Number of this receiver on this data directory.", min=1)] = 1,
 ) -> None:
     """A receiver alone: DICOM C-STORE and C-ECHO SCP. Several share one port."""
+    from dicom_node import metrics
     from dicom_node.log import configure
     from dicom_node.reception import receive as run_receiver
     from dicom_node.up import ready_file
@@ -120,6 +121,7 @@ def receive(
     settings = Settings()
     name = f"receive-{number}"
     configure(name, settings.log_format)
+    metrics.start(settings.data_dir, name)
     run_receiver(settings, ready_file(settings, name), name)
 
 
@@ -129,7 +131,7 @@ def schedule() -> None:
     import signal
     import threading
 
-    from dicom_node import tasks
+    from dicom_node import metrics, tasks
     from dicom_node.scheduling import Scheduler
     from dicom_node.up import ready_file
 
@@ -137,6 +139,7 @@ def schedule() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with _node(Settings(), "schedule") as node:
+        metrics.start(node.settings.data_dir, "schedule")
         tasks.configure(str(node.settings.broker_url))
         ready = ready_file(node.settings, "schedule")
         ready.parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +152,7 @@ def work(
     number: Annotated[int, typer.Argument(help="Number of this worker on this machine.")] = 1,
 ) -> None:
     """A worker alone: runs jobs and deliveries from the broker's queues."""
+    from dicom_node import metrics
     from dicom_node.tasks import QUEUES
     from dicom_node.up import ready_file
     from dicom_node.worker import work as run_worker
@@ -159,6 +163,7 @@ def work(
         raise NodeError(f"no queue {unknown[0]!r}; there are: {', '.join(QUEUES)}")
     name = f"work-{queue}-{number}"
     with _node(Settings(), name) as node:
+        metrics.start(node.settings.data_dir, name)
         ready = ready_file(node.settings, name)
         ready.parent.mkdir(parents=True, exist_ok=True)
         run_worker(node, str(node.settings.broker_url), queues, ready)
@@ -169,11 +174,13 @@ def console() -> None:
     """The web console alone."""
     import uvicorn
 
+    from dicom_node import metrics
     from dicom_node.console.app import console_app
 
     with _node(Settings(), "console") as node:
+        metrics.start(node.settings.data_dir, "console")
         host, port = node.settings.console_host, node.settings.console_port
-        uvicorn.run(console_app(node.pool), host=host, port=port, log_level="warning")
+        uvicorn.run(console_app(node.pool, node.settings), host=host, port=port, log_level="warning")
 
 
 @app.command()

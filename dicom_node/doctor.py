@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 
+from dicom_node.disk import DiskWatermark, reserve_bytes
 from dicom_node.errors import NodeError
 from dicom_node.settings import Settings
 from dicom_node.up import with_server_urls
@@ -68,9 +69,15 @@ def _broker(settings: Settings) -> str:
 def _disk(settings: Settings) -> str:
     folder = settings.data_dir if settings.data_dir.exists() else Path()
     free_gb = shutil.disk_usage(folder).free / 1e9
+    reserve_mb = reserve_bytes(folder, settings.disk_reserve_mb) >> 20
+    if DiskWatermark(folder, reserve_mb << 20).is_low():
+        raise NodeError(
+            f"{free_gb:.1f} GB free in {folder}, less than the reserve of {reserve_mb} MiB: images are refused (A700) "
+            "until there is more; make room or move the data"
+        )
     if free_gb < LOW_DISK_GB:
         raise NodeError(f"{free_gb:.0f} GB free in {folder}, {LOW_DISK_GB:.0f} GB wanted; make room or move the data")
-    return f"{free_gb:.0f} GB free"
+    return f"{free_gb:.0f} GB free, {reserve_mb} MiB of them kept in reserve"
 
 
 def _device(settings: Settings) -> str:

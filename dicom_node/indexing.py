@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +26,7 @@ import storage.associations
 import storage.commitments
 import storage.events
 import storage.instances
+from dicom_node import metrics
 from dicom_node.commitment import note_report, note_request
 from dicom_node.dimse.part10 import NotPart10Error, parse_file_head, read_file_head
 from dicom_node.encoding.provenance import is_ours
@@ -152,6 +154,7 @@ def _batches(entries: list[Entry]) -> Iterator[list[Entry]]:
 def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "ConnectionPool[Connection]") -> None:
     """Associations that opened, then objects study by study, then associations that ended; then forget the entries."""
     done: list[Entry] = []
+    begun = time.perf_counter()
     by_study: dict[str, list[_Parsed]] = {}
 
     def set_aside(entry: Entry, reason: str) -> None:
@@ -204,6 +207,7 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
     note(("closed.json", "commit.json", "reported.json"))
     for entry in done:
         entry.path.unlink(missing_ok=True)
+    metrics.indexed(sum(entry.kind == "dcm" for entry in done), time.perf_counter() - begun)
 
 
 # ------------------------------------------------------------------ objects
@@ -255,6 +259,7 @@ def _add(connection: Connection, objects: list[_Parsed]) -> None:
     for arrival, added in zip(arrivals, storage.instances.add_all(connection, arrivals), strict=True):
         instance = arrival.instance
         if added.outcome == "conflict":
+            metrics.conflict()
             storage.events.add(
                 connection,
                 instance.study_instance_uid,
@@ -378,4 +383,5 @@ def _quarantine(entry: Entry, reason: str, folder: Path, pool: "ConnectionPool[C
         os.replace(entry.path, folder / entry.path.name)
     except FileNotFoundError:
         return  # another indexer was faster
+    metrics.quarantined()
     log.warning("set aside", entry=entry.path.name, reason=reason)

@@ -34,6 +34,7 @@ from dicom_node.answers import Answers, Desk
 from dicom_node.dimse.dataset_start import require_consistent
 from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
+from dicom_node.disk import DiskWatermark, reserve_bytes
 from dicom_node.settings import Settings
 from dicom_node.slots import Slots
 
@@ -51,12 +52,14 @@ _SYNC_EVERY_BYTES = 64 << 20
 class Incoming:
     """The journal folder, seen from the one receiver that writes under this name. Thread-safe."""
 
-    def __init__(self, folder: Path, receiver: str, is_durable: bool = True) -> None:
+    def __init__(self, folder: Path, receiver: str, is_durable: bool = True, disk: DiskWatermark | None = None) -> None:
         """Make the folder, remove what this receiver left half-written, and note that it started. Raises OSError.
 
         is_durable : every entry is on disk before it counts (fsync of the file and of the folder); else it is in the
             page cache: a killed process loses nothing, a machine without power loses its last seconds.
+        disk : refuses objects before the disk is full; None: nothing is reserved.
         """
+        self.disk = disk or DiskWatermark(folder, 0)
         self.is_durable = is_durable
         self.receiver = re.sub(r"[^0-9A-Za-z_]", "_", receiver)[:64]
         self._folder = str(folder)
@@ -73,7 +76,8 @@ class Incoming:
         self.note(self.receiver, "started", {"receiver": self.receiver})
 
     def open_sink(self, request: StoreRequest) -> "ArrivingObject":
-        """Begin one object; it is in the journal when its `commit` returns. Raises OSError."""
+        """Begin one object; it is in the journal when its `commit` returns. Raises OSError, RefusedError."""
+        self.disk.check()
         self._write_owed()
         with self._lock:
             self._begun += 1
@@ -173,11 +177,12 @@ class ArrivingObject:
         self._descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
 
     def write(self, parts: Sequence[memoryview]) -> None:
-        """Append bytes of the Dataset. Raises OSError."""
+        """Append bytes of the Dataset. Raises OSError, RefusedError."""
         parts = [*self._head, *parts]
         self._head = []
         written = os.writev(self._descriptor, parts)
         self._unsynced += written
+        self._incoming.disk.check(written)
         for part in parts:  # what a short write has left over
             rest = part[min(written, len(part)) :]
             written -= len(part) - len(rest)
@@ -297,6 +302,7 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     """
     import pydicom.config
 
+    from dicom_node.dimse.metered import Metered
     from dicom_node.dimse.scp import running_scp
 
     # This process reads no Dataset, and checks the UIDs that it uses itself; the library would check every one of the
@@ -305,11 +311,14 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    incoming = Incoming(settings.incoming_dir, receiver, settings.durable_ack == "fsync")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    disk = DiskWatermark(settings.data_dir, reserve_bytes(settings.data_dir, settings.disk_reserve_mb))
+    incoming = Incoming(settings.incoming_dir, receiver, settings.durable_ack == "fsync", disk)
     with running_scp(
         settings.ae_title,
         open_sink=incoming.open_sink,
         inspect=is_the_object,
+        observer=Metered(),
         closed=incoming.closed,
         allowed=Senders(settings.data_dir / "senders.json").allowed,
         host=settings.dicom_host,

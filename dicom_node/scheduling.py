@@ -27,6 +27,7 @@ import storage.studies
 from dicom_node import tasks
 from dicom_node.assembly import Binding, Overdue, Ready, bind_roles, decide
 from dicom_node.commitment import Commitments
+from dicom_node.disk import DiskWatermark, reserve_bytes
 from dicom_node.indexing import index_incoming
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY
@@ -57,6 +58,8 @@ class Scheduler:
         self._commitments = Commitments(node)
         self._senders_version = -1
         self._enhancements: Pixels = {}
+        self._disk: DiskWatermark | None = None
+        self._disk_was_low = False
 
     def run(self, stop: threading.Event, on_ready: object = None) -> None:
         """Loop until `stop`; outlives the database and the broker."""
@@ -97,6 +100,7 @@ class Scheduler:
         considered = self._consider_due_studies()
         if time.monotonic() - self._swept_at > SWEEP_S:
             self._swept_at = time.monotonic()
+            self._watch_disk()
             self._sweep()
         rung = self._relay_outbox()
         return bool(indexed or judged or considered or rung)
@@ -272,6 +276,28 @@ class Scheduler:
                 return 0
             storage.outbox.delete(connection, [row.id for row in rows])
         return len(rows)
+
+    def _watch_disk(self) -> None:
+        """Tell when reception begins and ends to refuse objects for want of disk space."""
+        settings = self.node.settings
+        try:
+            if self._disk is None:
+                reserve = reserve_bytes(settings.data_dir, settings.disk_reserve_mb)
+                self._disk = DiskWatermark(settings.data_dir, reserve)
+            is_low = self._disk.is_low()
+        except OSError as error:
+            log.error("disk space cannot be read", error=error.strerror)
+            return
+        if is_low == self._disk_was_low:
+            return
+        reserve_mb = self._disk.reserve >> 20
+        if is_low:
+            text = f"disk nearly full: less than {reserve_mb} MiB free, objects are refused with A700; make room"
+        else:
+            text = "disk space is back: objects are taken again"
+        with self.node.pool.connection() as connection:
+            storage.events.add(connection, None, "disk", text, {"reserve_mb": reserve_mb})
+        self._disk_was_low = is_low
 
     def _sweep(self) -> None:
         """Jobs of dead workers, messages that were lost, deliveries and answers that are due again."""

@@ -39,6 +39,12 @@ class Settings(BaseSettings):
         description="how long a request for storage commitment waits for its answer on its own association; "
         "later the answer goes on a new one",
     )
+    disk_reserve_mb: int | None = Field(
+        None,
+        ge=0,
+        description="MiB of the data directory's disk that images may not take; below it they are refused (A700), and "
+        "the sender sends them again later; empty: 2048, but at most 5 % of the disk",
+    )
     quiet_period_s: float = Field(60.0, description="last resort: run on what is there when nothing came for so long")
     overdue_s: float = Field(600.0, description="a study still waiting after so long is shown as overdue")
     association_idle_s: float = Field(

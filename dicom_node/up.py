@@ -11,6 +11,7 @@ from dicom_node.embedded.broker import EmbeddedBroker
 from dicom_node.embedded.postgres import EmbeddedPostgres
 from dicom_node.embedded.supervisor import Part, Supervisor, held_data_dir
 from dicom_node.errors import ConfigurationError
+from dicom_node.metrics import forget_all
 from dicom_node.running import announced
 from dicom_node.settings import Settings
 from storage.database import MigrationError, migrate
@@ -62,6 +63,7 @@ def up(settings: Settings) -> None:
             raise ConfigurationError(str(error)) from error
         for file in _ready_dir(settings).glob("*.ready"):
             file.unlink()
+        forget_all(settings.data_dir)
 
     def say_ready() -> None:
         url = f"http://{settings.console_host}:{settings.console_port}"

@@ -82,3 +82,9 @@ def unfinished(connection: Connection) -> int:
     """How many are waiting or being sent; parked ones are not counted."""
     row = connection.execute(QUERIES["unfinished"]).fetchone()
     return int(row[0]) if row else 0
+
+
+def counts_by_destination(connection: Connection) -> dict[tuple[str, str], int]:
+    """How many deliveries there are by (destination, state)."""
+    rows = connection.execute(QUERIES["counts_by_destination"]).fetchall()
+    return {(destination, state): count for destination, state, count in rows}

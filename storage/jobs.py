@@ -134,3 +134,18 @@ def for_study(connection: Connection, study_instance_uid: str) -> list[Job]:
 def counts(connection: Connection) -> dict[str, int]:
     """How many jobs there are in each state; every state is there."""
     return dict.fromkeys(STATES, 0) | dict(connection.execute(QUERIES["counts"]).fetchall())
+
+
+def counts_by_pipeline(connection: Connection) -> dict[tuple[str, str], int]:
+    """How many jobs there are by (pipeline, state)."""
+    rows = connection.execute(QUERIES["counts_by_pipeline"]).fetchall()
+    return {(pipeline, state): count for pipeline, state, count in rows}
+
+
+def longest_silence_s(connection: Connection, lease_s: float) -> float:
+    """Seconds since the last heartbeat of the running job that was heard of least; 0.0 when none runs.
+
+    lease_s : what the workers give to `claim` and `heartbeat`.
+    """
+    row = connection.execute(QUERIES["longest_silence"], {"lease_s": float(lease_s)}).fetchone()
+    return float(row[0]) if row else 0.0

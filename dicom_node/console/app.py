@@ -1,14 +1,16 @@
 """The console, first version: what was received, and for one study the whole story. Read only, no patient identity."""
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from psycopg_pool import ConnectionPool
 
+from dicom_node.exposition import CONTENT_TYPE, exposition
 from dicom_node.patience import DATABASE_AWAY
+from dicom_node.settings import Settings
 from dicom_node.story import studies_table, study_story
 
 
-def console_app(pool: ConnectionPool) -> FastAPI:
+def console_app(pool: ConnectionPool, settings: Settings) -> FastAPI:
     """The web application over the node's database."""
     app = FastAPI(title="dicom-node", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -20,6 +22,10 @@ def console_app(pool: ConnectionPool) -> FastAPI:
         except DATABASE_AWAY as error:
             raise HTTPException(503, "the database does not answer") from error
         return "ok\n"
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(exposition(settings, pool), media_type=CONTENT_TYPE)
 
     @app.get("/", response_class=HTMLResponse)
     def studies() -> str:

@@ -85,3 +85,7 @@ SELECT delivery.id, result_id, job_id, study_instance_uid, destination, state, a
 -- unfinished --
 -- How many are still to be delivered (parked ones are not waited for).
 SELECT count(*) FROM delivery WHERE state IN ('waiting', 'sending');
+
+-- counts_by_destination --
+-- How many deliveries to each destination there are in each state.
+SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination, state;

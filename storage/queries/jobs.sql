@@ -114,6 +114,16 @@ SELECT id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, que
  WHERE study_instance_uid = %(study_instance_uid)s
  ORDER BY id;
 
+-- counts_by_pipeline --
+-- How many jobs of each pipeline there are in each state.
+SELECT pipeline, state, count(*) FROM job GROUP BY pipeline, state ORDER BY pipeline, state;
+
+-- longest_silence --
+-- For how long the running job that was heard of least has been silent, in seconds; a heartbeat sets its lease anew.
+SELECT greatest(0, coalesce(max(extract(epoch FROM now() - lease_until)) + %(lease_s)s, 0))::float8
+  FROM job
+ WHERE state = 'running';
+
 -- counts --
 -- How many jobs there are in each state.
 SELECT state, count(*) FROM job GROUP BY state;
