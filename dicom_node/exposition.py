@@ -111,11 +111,12 @@ def _disk(settings: Settings) -> Iterator[GaugeMetricFamily]:
 
 def _parts(folder: Path) -> Iterator[GaugeMetricFamily]:
     family = GaugeMetricFamily(
-        "dicom_node_heartbeat_age_seconds", "Since a part of the node showed that it lives", labels=["part"]
+        "dicom_node_heartbeat_age_seconds", "Since a part of the node showed that it lives", labels=["host", "part"]
     )
     for file in sorted(folder.glob("*.alive")):
         try:
-            family.add_metric([file.stem], max(0.0, time.time() - file.stat().st_mtime))
+            part, _, host = file.stem.partition(".")
+            family.add_metric([host, part], max(0.0, time.time() - file.stat().st_mtime))
         except FileNotFoundError:
             continue
     yield family

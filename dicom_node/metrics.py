@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import re
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 
 COUNT_EVERY_S = 0.5
 _ALIVE_EVERY_S = 5.0
+_DEAD_AFTER_S = 86400.0
 _FILE_BYTES = 1 << 20  # room for about 4000 series; see _reserve
 _MOST_NOTES = 200_000
 _MOST_SENDERS, _MOST_REASONS = 200, 64
@@ -41,16 +43,19 @@ def folder_of(data_dir: Path) -> Path:
 
 
 def start(data_dir: Path, part: str) -> None:
-    """Count from now on, as the part of this name ("receive-1"); a second call changes nothing.
+    """Count from now on, as the part of this name ("receive-1") on this machine; a second call changes nothing.
 
-    A part that starts again goes on where the one before it stopped. Does not raise: without metrics a node still
-    works.
+    A part that starts again goes on where the one before it stopped; what a machine has left behind that was not heard
+    of for a day is removed. Does not raise: without metrics a node still works.
     """
     global _counting
     if _counting is not None:
         return
     try:
-        _counting = _Counting(folder_of(data_dir), re.sub(r"[^0-9A-Za-z.-]", "-", part), data_dir / "senders.json")
+        folder = folder_of(data_dir)
+        _forget_the_dead(folder)
+        name = re.sub(r"[^0-9A-Za-z.-]", "-", f"{part}.{socket.gethostname()}")  # data_dir may be shared by machines
+        _counting = _Counting(folder, name, data_dir / "senders.json")
     except Exception as error:  # noqa: BLE001 - a full disk, a damaged file
         log.error("no metrics from this part", error=repr(error))
 
@@ -61,6 +66,17 @@ def forget_all(data_dir: Path) -> None:
     if folder.is_dir():
         for file in folder.iterdir():
             file.unlink(missing_ok=True)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    now = time.time()
+    for alive in folder.glob("*.alive"):
+        try:
+            if now - alive.stat().st_mtime > _DEAD_AFTER_S:
+                for file in (*folder.glob(f"*_{alive.stem}.db"), alive):
+                    file.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue  # another part was faster
 
 
 def count_now() -> None:

@@ -56,6 +56,9 @@ class StoreObserver(Protocol):
     def refused(self, request: StoreRequest, status: int) -> None:
         """Answered with a failure."""
 
+    def paused(self, association: AssociationFacts, seconds: float) -> None:
+        """Nothing is read for so long, because the sender has a limit."""
+
 
 class StoreMessages:
     """The DIMSE messages that one association receives. Used by one thread."""

@@ -27,3 +27,7 @@ class Metered(Observer):
     def refused(self, request: StoreRequest, status: int) -> None:
         """A C-STORE request was answered with a failure."""
         metrics.object_refused(request.association.calling_ae_title, status)
+
+    def paused(self, association: AssociationFacts, seconds: float) -> None:
+        """The sender is not read for so long, because of its limit."""
+        metrics.rate_limited(association.calling_ae_title, seconds)

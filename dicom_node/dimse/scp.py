@@ -68,6 +68,9 @@ class Observer:
     def refused(self, request: StoreRequest, status: int) -> None:
         """A C-STORE request was answered with a failure."""
 
+    def paused(self, association: AssociationFacts, seconds: float) -> None:
+        """The sender is not read for so long, because it sends more than its limit allows."""
+
 
 @contextmanager
 def running_scp(
