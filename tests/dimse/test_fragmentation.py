@@ -188,22 +188,25 @@ def test_a_slow_peer_is_kept_and_a_silent_one_is_not(kept: Kept) -> None:
     dataset = bytes(range(256)) * 40
     whole = p_data(pdv(1, store_rq(9, "2.25.1"), True, True)) + p_data(pdv(1, dataset, False, True))
     ended: list[str] = []
-    with running_scp(
-        "NODE", open_sink=kept.open_sink, closed=lambda _facts, state: ended.append(state), network_timeout_s=1.0
-    ) as port:
-        with RawScu(port) as slow, RawScu(port) as silent:
-            slow.associate(called="NODE")
-            silent.associate(called="NODE")
-            silent.send(whole[: len(whole) // 2])
-            started = time.monotonic()
-            for number in range(30):  # 3 s for a message, never silent for long
-                slow.send(whole[number * 350 : (number + 1) * 350])
-                time.sleep(0.1)
-            assert slow.answer().status == 0
-            assert time.monotonic() - started > 2.5
-            with pytest.raises(EndedError, match="aborted|closed"):
-                silent.answer()
-            slow.release()
+    with (
+        running_scp(
+            "NODE", open_sink=kept.open_sink, closed=lambda _facts, state: ended.append(state), network_timeout_s=1.0
+        ) as port,
+        RawScu(port) as slow,
+        RawScu(port) as silent,
+    ):
+        slow.associate(called="NODE")
+        silent.associate(called="NODE")
+        silent.send(whole[: len(whole) // 2])
+        started = time.monotonic()
+        for number in range(30):  # 3 s for a message, never silent for long
+            slow.send(whole[number * 350 : (number + 1) * 350])
+            time.sleep(0.1)
+        assert slow.answer().status == 0
+        assert time.monotonic() - started > 2.5
+        with pytest.raises(EndedError, match=r"aborted|closed"):
+            silent.answer()
+        slow.release()
     assert [dataset] == [stored for _, stored in kept.committed]
     assert sorted(ended) == ["aborted", "released"]
     assert kept.discarded == 1
