@@ -180,3 +180,23 @@ def test_the_same_object_on_two_associations_at_once(kept: Kept, port: int) -> N
         thread.join(30)
     assert statuses == [0] * 58
     assert kept.datasets == {UID: DATA * 50}
+
+
+@pytest.mark.parametrize("talks_on", [True, False])
+def test_an_aborted_peer_that_stays_does_not_keep_its_slot(talks_on: bool, eventually: Callable[..., None]) -> None:
+    ended: list[str] = []
+    with (
+        running_scp(
+            "NODE",
+            open_sink=InMemory(lambda _request, _dataset: None),
+            closed=lambda _facts, state: ended.append(state),
+            max_associations=1,
+        ) as port,
+        RawScu(port) as scu,
+    ):
+        scu.associate(CONTEXTS, called="NODE")
+        scu.send(pdu(4, DATA, 0xFFFFFFFF))
+        for _ in range(8 if talks_on else 0):
+            scu.send(bytes(1 << 20))
+        eventually(lambda: ended == ["aborted"], "the slot is free", timeout_s=10)
+        assert echo_seconds(port, "NODE") < 5
