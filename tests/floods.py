@@ -54,7 +54,7 @@ def half_open(port: int, count: int, associations: int = 0) -> Iterator[list[soc
 
 
 class EchoWatch:
-    """C-ECHO again and again from a thread of its own; `worst_s` is the slowest answer, infinite if one did not come."""
+    """C-ECHO again and again from a thread of its own; `worst_s`: the slowest answer, infinite if one did not come."""
 
     def __init__(self, port: int, pause_s: float = 0.05) -> None:
         self.worst_s, self.count = 0.0, 0

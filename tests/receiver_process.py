@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 class ReceiverProcess:
-    """A receiver on loopback; `environment` adds settings (DICOM_NODE_*), `number` tells receivers of one port apart."""
+    """A receiver on loopback; `environment` adds settings, `number` tells receivers of one port apart."""
 
     def __init__(
         self, data_dir: Path, environment: Mapping[str, str] | None = None, port: int = 0, number: int = 1

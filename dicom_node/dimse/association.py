@@ -43,8 +43,9 @@ _ANSWER_TURN_MS = 1.0  # the same while the association's thread works on an ans
 _ANSWER_EXPECTED_S = 5.0
 _STEADY_S = 0.25  # of reading without a break, then the state machine has its turn
 _HALF_OPEN_POLL_S = 0.001
-_TRANSFER = "Sta6"  # PS3.8 Table 9-10: association established, ready for data transfer
-_REQUESTED, _CLOSED, _INVALID_PDU = "Evt6", "Evt17", "Evt19"
+_GOODBYE_S = 2.0  # how long a peer has to close the connection after the last word
+_TRANSFER, _ENDED = "Sta6", "Sta13"  # PS3.8 Table 9-10: ready for data transfer; waiting for the connection to close
+_REQUESTED, _CLOSED, _ARTIM_EXPIRED, _INVALID_PDU = "Evt6", "Evt17", "Evt18", "Evt19"
 _COMMAND_LAST, _DATASET_LAST = b"\x03", b"\x02"
 
 
@@ -87,7 +88,7 @@ def adopt(
     dul.daemon = True
     dul.to_user_queue = _Bell(association.bell)
     dul.messages = dul.reader = None
-    dul.answer_expected_until = 0.0
+    dul.answer_expected_until = dul.goodbye_until = 0.0
     dul.socket.__class__ = _NodeSocket
     dul.socket.adopt(behind, network_timeout_s)
     dul._recv_pdu.put(request)
@@ -284,6 +285,7 @@ class _NodeDul(DULServiceProvider):
     messages: StoreMessages | None
     reader: PDataReader | None
     answer_expected_until: float
+    goodbye_until: float
 
     @property
     def _run_loop_delay(self) -> float:
@@ -317,6 +319,8 @@ class _NodeDul(DULServiceProvider):
         return is_sending
 
     def _is_transport_event(self) -> bool:
+        if self.state_machine.current_state == _ENDED:
+            return self._see_off()
         if self.state_machine.current_state != _TRANSFER:
             return super()._is_transport_event()
         association = self._association
@@ -333,6 +337,20 @@ class _NodeDul(DULServiceProvider):
             association.request_abort()
         except OSError:
             self.event_queue.put(_CLOSED)
+        return True
+
+    def _see_off(self) -> bool:
+        """What comes after our A-ABORT, A-ASSOCIATE-RJ or A-RELEASE-RP is dropped, and a peer that does not close the
+        connection loses it after a moment: one that talks on, or is silent, must not keep its slot."""
+        now = time.monotonic()
+        self.goodbye_until = self.goodbye_until or now + _GOODBYE_S
+        self.socket.begin = self.socket.filled = 0
+        try:
+            has_closed = self.socket.fill() == 0
+        except (OSError, AttributeError):
+            has_closed = True
+        if has_closed or now > self.goodbye_until:
+            self.event_queue.put(_CLOSED if has_closed else _ARTIM_EXPIRED)
         return True
 
     def _transfer(self, association: NodeAssociation, facts: AssociationFacts) -> bool:

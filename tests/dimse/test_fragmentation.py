@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -23,9 +24,12 @@ from raw_scu import (
     pdv,
     store_rq,
 )
+from tiny_objects import dataset_bytes
 
+from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.requests import StoreRequest
 from dicom_node.dimse.scp import running_scp
+from dicom_node.reception import Incoming
 
 MR, RLE = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.5"
 CONTEXTS = (
@@ -183,27 +187,47 @@ def test_associations_beside_each_other_do_not_mix(kept: Kept, port: int) -> Non
     assert {request.sop_instance_uid: stored for request, stored in kept.committed} == sent
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_thousands_of_tiny_fragments_reach_the_disk(tmp_path: Path, size: int) -> None:
+    dataset = dataset_bytes("2.25.1", PixelData=random.Random(size).randbytes(24_000))
+    items = [
+        pdv(1, dataset[start : start + size], False, start + size >= len(dataset))
+        for start in range(0, len(dataset), size)
+    ]
+    incoming = Incoming(tmp_path, "receiver")
+    with running_scp("NODE", open_sink=incoming.open_sink) as port, RawScu(port) as scu:
+        scu.associate(called="NODE")
+        scu.send(p_data(pdv(1, store_rq(9, "2.25.1"), True, True)), p_data(*items))
+        assert scu.answer().status == 0
+        scu.release()
+    (path,) = tmp_path.glob("*.dcm")
+    assert path.read_bytes() == file_head(CT, "2.25.1", EXPLICIT_LITTLE) + dataset
+
+
 def test_a_slow_peer_is_kept_and_a_silent_one_is_not(kept: Kept) -> None:
     kept.committed.clear()
     dataset = bytes(range(256)) * 40
     whole = p_data(pdv(1, store_rq(9, "2.25.1"), True, True)) + p_data(pdv(1, dataset, False, True))
     ended: list[str] = []
-    with running_scp(
-        "NODE", open_sink=kept.open_sink, closed=lambda _facts, state: ended.append(state), network_timeout_s=1.0
-    ) as port:
-        with RawScu(port) as slow, RawScu(port) as silent:
-            slow.associate(called="NODE")
-            silent.associate(called="NODE")
-            silent.send(whole[: len(whole) // 2])
-            started = time.monotonic()
-            for number in range(30):  # 3 s for a message, never silent for long
-                slow.send(whole[number * 350 : (number + 1) * 350])
-                time.sleep(0.1)
-            assert slow.answer().status == 0
-            assert time.monotonic() - started > 2.5
-            with pytest.raises(EndedError, match="aborted|closed"):
-                silent.answer()
-            slow.release()
+    with (
+        running_scp(
+            "NODE", open_sink=kept.open_sink, closed=lambda _facts, state: ended.append(state), network_timeout_s=1.0
+        ) as port,
+        RawScu(port) as slow,
+        RawScu(port) as silent,
+    ):
+        slow.associate(called="NODE")
+        silent.associate(called="NODE")
+        silent.send(whole[: len(whole) // 2])
+        started = time.monotonic()
+        for number in range(30):  # 3 s for a message, never silent for long
+            slow.send(whole[number * 350 : (number + 1) * 350])
+            time.sleep(0.1)
+        assert slow.answer().status == 0
+        assert time.monotonic() - started > 2.5
+        with pytest.raises(EndedError, match=r"aborted|closed"):
+            silent.answer()
+        slow.release()
     assert [dataset] == [stored for _, stored in kept.committed]
     assert sorted(ended) == ["aborted", "released"]
     assert kept.discarded == 1

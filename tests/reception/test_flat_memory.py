@@ -1,7 +1,9 @@
-"""Memory of the receiver does not grow with what peers send or hold open; the full sizes: benchmarks/hold_receiver.py."""
+"""Memory of the receiver does not grow with what peers send or hold open.
+
+The full sizes: tests/benchmarks/hold_receiver.py.
+"""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from floods import EchoWatch, half_open, probe
@@ -41,6 +43,21 @@ def test_a_large_object_goes_straight_to_the_disk(receiver: ReceiverProcess) -> 
         assert file.read() == b""
     path.unlink()
     assert peak_mb - before_mb < 32, f"{before_mb:.0f} MB before, {peak_mb:.0f} MB at the peak"
+
+
+def test_associations_leave_nothing_behind(receiver: ReceiverProcess) -> None:
+    def one_after_the_other(count: int) -> None:
+        for number in range(count):
+            with RawScu(receiver.port) as scu:
+                scu.associate()
+                if number % 2:
+                    scu.release()
+
+    one_after_the_other(40)
+    before_mb, _ = receiver.memory_mb()
+    one_after_the_other(120)
+    after_mb, _ = receiver.memory_mb()
+    assert after_mb < before_mb * ALLOWED_GROWTH
 
 
 def test_probes(receiver: ReceiverProcess) -> None:

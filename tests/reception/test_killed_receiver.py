@@ -16,7 +16,7 @@ CT, EXPLICIT_LITTLE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 def test_nothing_acknowledged_is_missing_and_nothing_half_written_is_visible(tmp_path: Path) -> None:
     verdict, chance = Verdict(), random.Random(11)
     with ReceiverProcess(tmp_path) as receiver:
-        for _ in range(4):
+        for _ in range(3):
             kill_and_check([receiver], verdict, chance, longest_s=0.6)
     assert verdict.problems == []
     assert not verdict.refused
