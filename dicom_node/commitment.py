@@ -22,8 +22,8 @@ from dicom_node.dimse.requests import CommitmentAnswer, Reference
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY, until_database_answers
-from dicom_node.reception import Sender
 from dicom_node.routing.configuration import Configuration
+from dicom_node.senders import is_from
 from storage.commitments import Known, StudyVerdict
 from storage.database import Connection
 from storage.records import Commitment
@@ -222,9 +222,10 @@ def reporting_address(configuration: Configuration, calling_ae_title: str, peer_
     asked from), or the destination of this AE title, one on the same host first.
     """
     for sender in configuration.senders:
-        if sender.port is not None and Sender(sender.ae_title, sender.host).matches(calling_ae_title, peer_host):
-            is_single = bool(sender.host) and sender.host != "*" and "/" not in sender.host
-            return (sender.host if is_single else peer_host), sender.port
+        if sender.port is not None and is_from(sender, calling_ae_title, peer_host):
+            host = sender.hosts[0]
+            is_single = len(sender.hosts) == 1 and host != "*" and "/" not in host
+            return (host if is_single else peer_host), sender.port
     fitting = [d for d in configuration.destinations.values() if d.ae_title == calling_ae_title and d.port]
     fitting.sort(key=lambda destination: destination.host != peer_host)
     return (fitting[0].host, fitting[0].port) if fitting else None

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -294,6 +293,6 @@ class Scheduler:
             return
         target = self.node.settings.data_dir / "senders.json"
         aside = target.with_suffix(".tmp")
-        aside.write_text(json.dumps([asdict(sender) for sender in configuration.senders]))
+        aside.write_text(json.dumps([sender.as_json() for sender in configuration.senders]))
         os.replace(aside, target)
         self._senders_version = self.node.configuration_version
