@@ -13,18 +13,14 @@ The folder is a journal; names sort in the order in which things happened:
 are being written. indexing.py reads the journal and empties it.
 """
 
-import ipaddress
 import json
 import os
 import re
 import signal
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +30,7 @@ from dicom_node.answers import Answers, Desk
 from dicom_node.dimse.dataset_start import require_consistent
 from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
+from dicom_node.senders import Senders
 from dicom_node.settings import Settings
 from dicom_node.slots import Slots
 
@@ -44,7 +41,6 @@ ENTRY_NAME = re.compile(
     r"\.(?P<kind>dcm|(opened|closed|started|commit|reported)\.json)"
 )
 BIND_WITHIN_S = 15.0
-_ROOM_FOR_NAMES_S = 60.0
 _SYNC_EVERY_BYTES = 64 << 20
 
 
@@ -207,79 +203,6 @@ class ArrivingObject:
             os.unlink(self._aside)
 
 
-@dataclass(frozen=True)
-class Sender:
-    """Who may send: an AE title, and from where. Empty: any."""
-
-    ae_title: str
-    host: str  # address, network such as 10.1.2.0/24, or name
-
-    def matches(self, calling_ae_title: str, peer_host: str) -> bool:
-        """Whether this is the peer."""
-        return self.ae_title in ("", "*", calling_ae_title) and _is_in(peer_host, self.host)
-
-
-def _is_in(peer_host: str, host: str) -> bool:
-    if host in ("", "*", peer_host):
-        return True
-    try:
-        network = ipaddress.ip_network(host, strict=False)
-    except ValueError:
-        return peer_host in _addresses(host, int(time.monotonic() // _ROOM_FOR_NAMES_S))
-    address = ipaddress.ip_address(peer_host)
-    return address.version == network.version and address in network
-
-
-@lru_cache(maxsize=256)
-def _addresses(name: str, _minute: int) -> frozenset[str]:
-    """Addresses of a host name, asked again every minute; none while the name service does not know it."""
-    try:
-        return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(name, None))
-    except OSError:
-        return frozenset()
-
-
-class Senders:
-    """Who may associate, from the file that the scheduler writes when the configuration changes.
-
-    The file is a JSON list of {"ae_title", "host"}; it is read again when it changed, so that an import needs no
-    restart, and it is there while the database is away. Without senders loopback is let in, with a warning.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read_stamp: tuple[int, int, int] | None = None
-        self._senders: tuple[Sender, ...] = ()
-        self._lock = threading.Lock()
-
-    def allowed(self, calling_ae_title: str, peer_host: str) -> bool:
-        """Whether this peer may associate."""
-        with self._lock:
-            self._read_again_if_changed()
-            senders = self._senders
-        if senders:
-            return any(sender.matches(calling_ae_title, peer_host) for sender in senders)
-        is_local = ipaddress.ip_address(peer_host).is_loopback
-        if is_local:
-            log.warning("no senders are configured: loopback let in", calling_ae_title=calling_ae_title)
-        return is_local
-
-    def _read_again_if_changed(self) -> None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return  # never written, or out of reach: what was known last stays true
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if stamp == self._read_stamp:
-            return
-        try:
-            entries = json.loads(self._path.read_text("utf-8"))
-            self._senders = tuple(Sender(str(e.get("ae_title") or ""), str(e.get("host") or "")) for e in entries)
-            self._read_stamp = stamp
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            log.error("list of senders cannot be read; the last one stays in force", error=repr(error))
-
-
 def is_the_object(request: StoreRequest, start: bytearray, n_bytes: int) -> None:
     """Raises RefusedError unless a Dataset begins as one, with the UIDs of its command (PS3.4 Table B.2-1)."""
     require_consistent(
@@ -311,7 +234,7 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
         open_sink=incoming.open_sink,
         inspect=is_the_object,
         closed=incoming.closed,
-        allowed=Senders(settings.data_dir / "senders.json").allowed,
+        admit=Senders(settings.data_dir / "senders.json", settings.ae_title, settings.run_dir).admit,
         host=settings.dicom_host,
         port=settings.dicom_port,
         commit_waits=incoming.is_durable,
@@ -320,7 +243,7 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
             incoming.note, Answers(settings.answers_dir), incoming.receiver, settings.commitment_wait_s
         ),
         max_associations=settings.max_associations,
-        slots=Slots(settings.data_dir / "run" / "associations.slots", settings.max_associations),
+        slots=Slots(settings.run_dir / "associations.slots", settings.max_associations),
         network_timeout_s=settings.network_timeout_s,
         bind_within_s=BIND_WITHIN_S,
     ) as port:

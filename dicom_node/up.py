@@ -50,7 +50,7 @@ def up(settings: Settings) -> None:
             "console_port": settings.console_port or _free_port(),
         }
     )
-    for folder in (settings.data_dir, settings.store_dir, settings.incoming_dir, _ready_dir(settings)):
+    for folder in (settings.data_dir, settings.store_dir, settings.incoming_dir, settings.run_dir):
         folder.mkdir(parents=True, exist_ok=True)
     servers = [server for server in (database_server(settings), broker_server(settings)) if server is not None]
     settings = with_server_urls(settings)
@@ -60,7 +60,7 @@ def up(settings: Settings) -> None:
             migrate(str(settings.database_url))
         except MigrationError as error:
             raise ConfigurationError(str(error)) from error
-        for file in _ready_dir(settings).glob("*.ready"):
+        for file in settings.run_dir.glob("*.ready"):
             file.unlink()
 
     def say_ready() -> None:
@@ -91,13 +91,9 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {f"DICOM_NODE_{name.upper()}": str(value) for name, value in values.items()} | urls
 
 
-def _ready_dir(settings: Settings) -> Path:
-    return settings.data_dir / "run"
-
-
 def ready_file(settings: Settings, part: str) -> Path:
     """A part writes its process id here when it works."""
-    return _ready_dir(settings) / f"{part}.ready"
+    return settings.run_dir / f"{part}.ready"
 
 
 def _answers_http(settings: Settings) -> bool:

@@ -1,5 +1,6 @@
 """What the acceptor asks before it accepts an association, and of every object: may this one come in? No pynetdicom."""
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -7,6 +8,7 @@ from typing import Protocol
 class Reject(Enum):
     """Why an association is rejected: (result, source, reason) of A-ASSOCIATE-RJ, PS3.8 Table 9-21."""
 
+    APPLICATION_CONTEXT = (1, 1, 2)  # rejected-permanent: application context name not supported
     CALLING_AE_TITLE = (1, 1, 3)  # rejected-permanent: calling AE title not recognised
     CALLED_AE_TITLE = (1, 1, 7)  # rejected-permanent: called AE title not recognised
     CONGESTION = (2, 3, 1)  # rejected-transient: temporary congestion
@@ -37,3 +39,33 @@ class Admission(Protocol):
 
     def release(self) -> None:
         """The association is over; a second call does nothing."""
+
+
+#: (calling AE title, called AE title, peer address) -> Admission; raises NotAdmittedError
+Admit = Callable[[str, str, str], Admission]
+
+
+class Unlimited:
+    """An Admission that takes every storage SOP Class and never pauses."""
+
+    def takes(self, sop_class_uid: str) -> bool:  # noqa: ARG002 - of the protocol
+        """Always."""
+        return True
+
+    def pause_s(self, n_bytes: int) -> float:  # noqa: ARG002 - of the protocol
+        """Never."""
+        return 0.0
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+def anyone_calling(ae_title: str) -> Admit:
+    """Let in whoever calls this AE title."""
+
+    def admit(_calling: str, called: str, _peer_host: str) -> Admission:
+        if called != ae_title:
+            raise NotAdmittedError("called AE title is not ours", Reject.CALLED_AE_TITLE)
+        return Unlimited()
+
+    return admit

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from dicom_node.dimse.admission import Admission
 from dicom_node.dimse.command import C_STORE_RQ, Command, MalformedCommandError, decode, store_response
 from dicom_node.dimse.contexts import is_storage_class, is_uid
 from dicom_node.dimse.dataset_start import MAX_START_BYTES
@@ -20,6 +21,7 @@ from dicom_node.dimse.requests import AssociationFacts, ObjectSink, OpenSink, St
 from dicom_node.dimse.status import (
     CANNOT_UNDERSTAND,
     INVALID_SOP_INSTANCE,
+    NOT_AUTHORISED,
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
     AbortAssociationError,
@@ -65,18 +67,22 @@ class StoreMessages:
         association: AssociationFacts,
         contexts: Mapping[int, AcceptedContext],
         *,
+        admission: Admission,
         open_sink: OpenSink,
         inspect: Inspect | None,
         observer: StoreObserver,
         send: Callable[[bytes], None],
         hand_on: HandOn,
     ) -> None:
-        """send : puts bytes of a PDU on the connection.
+        """admission : what this sender may store, and how fast.
+
+        send : puts bytes of a PDU on the connection.
 
         hand_on : takes the messages that are no C-STORE: context, Command Set, Dataset or None.
         """
         self._association = association
         self._contexts = contexts
+        self._admission = admission
         self._open_sink = open_sink
         self._inspect = inspect
         self._observer = observer
@@ -85,6 +91,7 @@ class StoreMessages:
         self._commands: dict[int, bytearray] = {}
         self._objects: dict[int, _Arriving] = {}
         self._others: dict[int, tuple[bytes, bytearray]] = {}
+        self.paused_until = 0.0  # time.monotonic() before which nothing more should be read: the sender has a rate
 
     @property
     def is_busy(self) -> bool:
@@ -165,6 +172,8 @@ class StoreMessages:
         arriving = _Arriving(request, message_id)
         try:
             _check(request, context.abstract_syntax)
+            if not self._admission.takes(request.sop_class_uid):
+                raise RefusedError(NOT_AUTHORISED, "this SOP Class is not taken from this sender")
             if command.has_dataset:
                 arriving.sink = self._open_sink(request)
         except Exception as error:  # noqa: BLE001 - its Dataset is on the way all the same and must be read past
@@ -202,6 +211,8 @@ class StoreMessages:
         )
         if status == SUCCESS:
             self._observer.stored(self._association, arriving.n_bytes, time.perf_counter() - arriving.begun)
+            if pause_s := self._admission.pause_s(arriving.n_bytes):
+                self.paused_until = time.monotonic() + pause_s
         else:
             self._observer.refused(request, status)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny_objects import dataset_bytes, new_uid, write_object
 
 from dicom_node.delivery import Outcome, pause_s, send
+from dicom_node.dimse.admission import Admission, NotAdmittedError, Reject
 from dicom_node.dimse.requests import InMemory, StoreRequest
 from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.standin import StandInPacs
@@ -148,7 +149,10 @@ def test_nobody_there(batch: list[Delivery], deliver: Deliver) -> None:
 
 
 def test_we_are_not_known_there(batch: list[Delivery], deliver: Deliver) -> None:
-    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), allowed=lambda *_: False) as port:
+    def stranger(*_: str) -> Admission:
+        raise NotAdmittedError("not known", Reject.CALLING_AE_TITLE)
+
+    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), admit=stranger) as port:
         reports = deliver(port, batch)
     assert len(reports) == 4
     assert all(not o.delivered and not o.retry_soon and "calling AE title" in o.reason for _, o in reports)
