@@ -327,9 +327,15 @@ def send(
     to: Annotated[str, typer.Option("--to", help="HOST:PORT")],
     aec: Annotated[str, typer.Option(help="Called AE title.")] = "LIVERNODE",
     aet: Annotated[str, typer.Option(help="Calling AE title.")] = "DICOM_NODE",
+    tls: Annotated[bool, typer.Option("--tls", help="Send over TLS; the node's certificate is checked.")] = False,
+    tls_ca: Annotated[Path | None, typer.Option(help="Whom to trust (PEM); default: the system's CAs.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Our certificate (PEM), where one is wanted.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    tls_name: Annotated[str | None, typer.Option(help="Name in the node's certificate; default: HOST.")] = None,
 ) -> None:
     """C-STORE files and folders to a DICOM node."""
     from dicom_node.dimse.scu import send_files
+    from dicom_node.dimse.tls import TlsFiles, TlsPeer
 
     host, _, port = to.rpartition(":")
     if not host or not port.isdigit():
@@ -340,7 +346,10 @@ def send(
         raise NodeError("no DICOM file in the given paths")
     with _progress() as progress:
         task = progress.add_task("C-STORE", total=len(files))
-        outcomes = send_files(files, host, int(port), aec, aet, on_progress=lambda *_: progress.advance(task))
+        peer = None
+        if tls or tls_ca or tls_certificate:
+            peer = TlsPeer(TlsFiles(tls_certificate, tls_key, tls_ca, Settings().key_password()), tls_name)
+        outcomes = send_files(files, host, int(port), aec, aet, lambda *_: progress.advance(task), tls=peer)
     failed = [outcome for outcome in outcomes if not outcome.is_stored]
     out.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} objects stored")
     for outcome in failed[:5]:

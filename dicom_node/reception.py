@@ -216,11 +216,12 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     ready_file : written with the process id when the port is open.
     receiver : name of this receiver; two at one time on one data directory need two names.
     On SIGTERM stores in progress are finished and answered, then associations are aborted.
-    Raises OSError when the port or the folder cannot be had.
+    Raises OSError when the port or the folder cannot be had, ConfigurationError for TLS files that are not in order.
     """
     import pydicom.config
 
     from dicom_node.dimse.scp import running_scp
+    from dicom_node.dimse.tls import tls_context
 
     # This process reads no Dataset, and checks the UIDs that it uses itself; the library would check every one of the
     # hundreds in an association request, several times.
@@ -228,6 +229,7 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    tls = tls_context(settings)
     incoming = Incoming(settings.incoming_dir, receiver, settings.durable_ack == "fsync")
     with running_scp(
         settings.ae_title,
@@ -236,7 +238,9 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
         closed=incoming.closed,
         admit=Senders(settings.data_dir / "senders.json", settings.ae_title, settings.run_dir).admit,
         host=settings.dicom_host,
-        port=settings.dicom_port,
+        port=settings.dicom_port if settings.dicom_port_enabled else None,
+        tls_port=settings.tls_port,
+        tls=tls,
         commit_waits=incoming.is_durable,
         shared_port=settings.receivers != 1,
         commitment_desk=Desk(

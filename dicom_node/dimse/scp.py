@@ -3,6 +3,7 @@
 import logging
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,9 @@ class Observer:
     def rejected(self, calling_ae_title: str, called_ae_title: str, peer_host: str, reason: str) -> None:
         """An association request was answered with A-ASSOCIATE-RJ."""
 
+    def handshake_failed(self, peer_host: str, reason: str) -> None:
+        """A TLS connection was not made; told in the lobby's thread."""
+
     def stored(self, association: AssociationFacts, n_bytes: int, seconds: float) -> None:
         """A C-STORE request was answered with Success; `seconds` from the end of the command to the answer."""
 
@@ -68,7 +72,9 @@ def running_scp(
     *,
     open_sink: OpenSink,
     host: str = "127.0.0.1",
-    port: int = 0,
+    port: int | None = 0,
+    tls_port: int | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
     shared_port: bool = False,
     closed: Closed = lambda _facts, _state: None,
     admit: Admit | None = None,
@@ -83,6 +89,9 @@ def running_scp(
     bind_within_s: float = 0.0,
 ) -> Iterator[int]:
     """Accept associations while the context lasts; yields the bound port (`port` 0: any free one).
+
+    port : without TLS; None: not at all, and the TLS port is yielded.
+    tls_port : where TLS is spoken, with the context that `tls` gives for each connection; None: nowhere.
 
     open_sink : called in an association's thread for every C-STORE request that is in order; what it or its sink
         raises becomes a status (status.py).
@@ -118,11 +127,22 @@ def running_scp(
     ae.network_timeout = network_timeout_s
     ae.acse_timeout = min(artim_s, network_timeout_s)
     ae.dimse_timeout = network_timeout_s
-    server: Any = _bound_server(ae, acceptor, host, port, shared_port, bind_within_s)
-    lobby = Lobby([Door(server.socket, server.enter)], artim_s)
+    doors: list[Door] = []
+    ports: list[int] = []
+    try:
+        for number, context in ((port, None), (tls_port, tls)):
+            if number is not None:
+                server: Any = _bound_server(ae, acceptor, host, number, shared_port, bind_within_s)
+                doors.append(Door(server.socket, server.enter, context))
+                ports.append(int(server.server_address[1]))
+    except OSError:
+        for door in doors:
+            door.listener.close()
+        raise
+    lobby = Lobby(doors, artim_s, handshake_failed=acceptor.handshake_failed)
     lobby.start()
     try:
-        yield int(server.server_address[1])
+        yield ports[0]
     finally:
         lobby.close()
         acceptor.drain(_DRAIN_S)
@@ -251,6 +271,10 @@ class _Acceptor:
         Every system call gives the interpreter to another association's thread, which costs more than the call.
         """
         return _SMALL_WRITE_BYTES if len(self._accepted) < 2 else _LARGE_WRITE_BYTES
+
+    def handshake_failed(self, peer_host: str, reason: str) -> None:
+        """Tell the observer."""
+        self._observer.handshake_failed(_plain_address(peer_host), reason)
 
     def messages(self, association: NodeAssociation, facts: AssociationFacts) -> StoreMessages:
         """The service for an association's messages."""

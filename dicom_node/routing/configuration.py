@@ -22,6 +22,16 @@ _LATER_TYPES = ("stow", "folder")
 
 
 @dataclass(frozen=True)
+class DestinationTls:
+    """TLS towards a destination; paths are those of the machine that sends."""
+
+    ca: str | None = None  # PEM file; None: the system's CAs
+    certificate: str | None = None  # PEM file, shown to the destination, with `key`
+    key: str | None = None
+    server_name: str | None = None  # in its certificate, where that is not the host
+
+
+@dataclass(frozen=True)
 class Destination:
     """Where results go."""
 
@@ -30,6 +40,7 @@ class Destination:
     host: str
     port: int
     ae_title: str
+    tls: DestinationTls | None = None  # None: without
 
 
 @dataclass(frozen=True)
@@ -92,13 +103,29 @@ class _Reader(NodeReader):
                 node, f"destination {name}: type {kind} is not in this version; there is: {', '.join(SENDERS)}"
             )
             return None
-        values = self.mapping(node, f"destination {name}", {"type", "host", "port", "ae_title"}, set())
+        values = self.mapping(node, f"destination {name}", {"type", "host", "port", "ae_title", "tls"}, set())
         if kind not in SENDERS:
             self.problem(node, f"destination {name}: type {kind!r} is not known; there is: {', '.join(SENDERS)}")
         host = self.text(values, node, f"destination {name}", "host", _is_single_host)
         port = self.value(values, node, f"destination {name}", "port", _is_port)
         ae_title = self.text(values, node, f"destination {name}", "ae_title", _is_ae_title)
-        return Destination(name, str(kind), host or "", int(port or 0), ae_title or "")
+        tls = self.tls(values.get("tls"), f"destination {name}: tls")
+        return Destination(name, str(kind), host or "", int(port or 0), ae_title or "", tls)
+
+    def tls(self, node: yaml.Node | None, what: str) -> DestinationTls | None:
+        if node is None or (isinstance(node, yaml.ScalarNode) and plain(node) is False):
+            return None
+        if isinstance(node, yaml.ScalarNode) and plain(node) is True:
+            return DestinationTls()
+        if not isinstance(node, yaml.MappingNode):
+            self.problem(node, f"{what}: true, false or a mapping with ca, certificate, key, server_name is needed")
+            return None
+        values = self.mapping(node, what, {"ca", "certificate", "key", "server_name"}, set())
+        checks = {"ca": _is_path, "certificate": _is_path, "key": _is_path, "server_name": _is_single_host}
+        found = {key: self.text(values, node, what, key, check) for key, check in checks.items() if key in values}
+        if ("certificate" in values) != ("key" in values):
+            self.problem(node, f"{what}: a certificate needs its key, and a key its certificate")
+        return DestinationTls(**found)
 
     def sender(self, node: yaml.Node) -> Sender | None:
         known = {"ae_title", "host", "port", "called_ae_titles", "sop_classes", "max_associations", *RATES}
@@ -207,6 +234,10 @@ def _is_count(value: Any) -> str | None:
 def _is_rate(value: Any) -> str | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return None if is_number and 0 < value < math.inf else "a number above 0 is needed"
+
+
+def _is_path(value: str) -> str | None:
+    return None if value.startswith("/") else "the full path of a file is needed"
 
 
 def _is_port(value: Any) -> str | None:

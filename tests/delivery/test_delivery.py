@@ -18,6 +18,7 @@ from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.standin import StandInPacs
 from dicom_node.dimse.status import AbortAssociationError, RefusedError
 from dicom_node.errors import ConfigurationError
+from dicom_node.routing.configuration import DestinationTls
 from storage.records import Delivery
 
 
@@ -30,6 +31,7 @@ class Pacs:
     name: str = "pacs"
     type: str = "dimse"
     host: str = "127.0.0.1"
+    tls: DestinationTls | None = None
 
 
 def delivery(number: int, uid: str, path: str, **changes: object) -> Delivery:
@@ -146,6 +148,26 @@ def test_nobody_there(batch: list[Delivery], deliver: Deliver) -> None:
         reports = deliver(unused.getsockname()[1], batch)
     assert [number for number, _ in reports] == [1, 2, 3, 4]
     assert all(not outcome.delivered and outcome.retry_soon for _, outcome in reports)
+
+
+def test_tls_files_that_are_missing_are_told_and_tried_again(
+    batch: list[Delivery], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for tls, told in [
+        (DestinationTls(ca="/nowhere/ca.pem"), "/nowhere/ca.pem cannot be read"),
+        (DestinationTls(certificate="/nowhere/c.pem", key="/nowhere/k.pem"), "password"),
+    ]:
+        outcomes = []
+        monkeypatch.setenv("DICOM_NODE_TLS_KEY_PASSWORD_FILE", str(tmp_path / "none"))
+        send(
+            Pacs(1, tls=tls),
+            batch,
+            read_path=lambda relative: tmp_path / relative,
+            calling_ae_title="NODE",
+            report=lambda _delivery, outcome, outcomes=outcomes: outcomes.append(outcome),
+        )
+        assert len(outcomes) == len(batch)
+        assert all(o.retry_soon and told in o.reason for o in outcomes)
 
 
 def test_we_are_not_known_there(batch: list[Delivery], deliver: Deliver) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.errors import ConfigurationError
-from dicom_node.routing.configuration import load_configuration
+from dicom_node.routing.configuration import DestinationTls, load_configuration
 from dicom_node.routing.sender import Sender
 
 EXAMPLE = """\
@@ -143,6 +143,26 @@ def test_everything_about_a_sender() -> None:
         max_objects_per_second=200.0,
         max_megabytes_per_second=12.5,
     )
+
+
+def test_destinations_over_tls() -> None:
+    head = "destinations:\n  pacs: {type: dimse, host: 10.1.2.3, port: 2762, ae_title: PACS, tls: "
+    full = "{ca: /etc/ca.pem, certificate: /etc/node.pem, key: /etc/node.key, server_name: pacs.example}"
+    for text, tls in [
+        ("true", DestinationTls()),
+        ("false", None),
+        ("{ca: /etc/ca.pem}", DestinationTls("/etc/ca.pem")),
+        (full, DestinationTls("/etc/ca.pem", "/etc/node.pem", "/etc/node.key", "pacs.example")),
+    ]:
+        assert load_configuration(head + text + "}\n").destinations["pacs"].tls == tls
+    for text, told in [
+        ("[]", "line 2: destination pacs: tls: true, false or a mapping"),
+        ("yes please", "true, false or a mapping"),
+        ("{certificate: /etc/node.pem}", "a certificate needs its key"),
+        ("{ca: ca.pem}", "the full path of a file"),
+        ("{cafile: /etc/ca.pem}", "unknown key 'cafile'"),
+    ]:
+        assert told in "\n".join(problems(head + text + "}\n"))
 
 
 @pytest.mark.parametrize(
