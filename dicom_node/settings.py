@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     tls_ca: Path | None = Field(
         None, description="certificates (PEM); set: only a peer whose own certificate leads to one of them may connect"
     )
+    audit_syslog: str | None = Field(
+        None, description="syslog server for audit records: udp://HOST[:514], tcp://HOST[:601] or tls://HOST[:6514]"
+    )
+    audit_syslog_ca: Path | None = Field(None, description="whom to trust as that server over TLS; empty: system's CAs")
+    audit_site: str = Field("", description="AuditEnterpriseSiteID of audit records: the hospital or part of it")
+    audit_max_megabytes: int = Field(2000, description="audit files kept in data_dir/audit; the oldest go", ge=40)
     console_host: str = Field("127.0.0.1", description="address of the console")
     console_port: int = Field(8080, description="port of the console", ge=0, le=65535)
     database_url: str | None = Field(
@@ -97,6 +103,11 @@ class Settings(BaseSettings):
     def incoming_dir(self) -> Path:
         """Where the receiver leaves durable files until they are indexed."""
         return self.data_dir / "incoming"
+
+    @property
+    def audit_dir(self) -> Path:
+        """Audit records; patients' IDs are in them."""
+        return self.data_dir / "audit"
 
     @property
     def run_dir(self) -> Path:
