@@ -130,6 +130,7 @@ def schedule() -> None:
     import threading
 
     from dicom_node import tasks
+    from dicom_node.audit import open_trail
     from dicom_node.scheduling import Scheduler
     from dicom_node.up import ready_file
 
@@ -140,7 +141,8 @@ def schedule() -> None:
         tasks.configure(str(node.settings.broker_url))
         ready = ready_file(node.settings, "schedule")
         ready.parent.mkdir(parents=True, exist_ok=True)
-        Scheduler(node).run(stop, lambda: ready.write_text(str(os.getpid())))
+        with open_trail(node.settings, "schedule") as trail:
+            Scheduler(node, trail).run(stop, lambda: ready.write_text(str(os.getpid())))
 
 
 @app.command()
@@ -209,6 +211,7 @@ def rules_import(file: Path, data_dir: DataDir = None) -> None:
     import storage.configurations
     import storage.events
     import storage.studies
+    from dicom_node.audit import events, open_trail
     from dicom_node.routing.configuration import load_configuration
     from dicom_node.up import with_server_urls
     from storage.database import connect
@@ -224,6 +227,8 @@ def rules_import(file: Path, data_dir: DataDir = None) -> None:
         version = storage.configurations.add(connection, text, author).version
         storage.events.add(connection, None, "rules", f"version {version} imported", {"by": author})
         storage.studies.touch_all(connection, datetime.now(UTC) - RECONSIDERED)
+    with open_trail(settings) as trail:
+        trail.note(events.configuration_imported(settings.ae_title, author, version))
     out.print(f"version {version} in force: {len(configuration.rules)} rules (node data: {settings.data_dir})")
 
 

@@ -220,7 +220,9 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     """
     import pydicom.config
 
-    from dicom_node.dimse.scp import running_scp
+    from dicom_node.audit import open_trail
+    from dicom_node.audit.observer import AuditObserver
+    from dicom_node.dimse.scp import Observers, running_scp
     from dicom_node.dimse.tls import tls_context
 
     # This process reads no Dataset, and checks the UIDs that it uses itself; the library would check every one of the
@@ -231,26 +233,30 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
         signal.signal(number, lambda *_: stopping.set())
     tls = tls_context(settings)
     incoming = Incoming(settings.incoming_dir, receiver, settings.durable_ack == "fsync")
-    with running_scp(
-        settings.ae_title,
-        open_sink=incoming.open_sink,
-        inspect=is_the_object,
-        closed=incoming.closed,
-        admit=Senders(settings.data_dir / "senders.json", settings.ae_title, settings.run_dir).admit,
-        host=settings.dicom_host,
-        port=settings.dicom_port if settings.dicom_port_enabled else None,
-        tls_port=settings.tls_port,
-        tls=tls,
-        commit_waits=incoming.is_durable,
-        shared_port=settings.receivers != 1,
-        commitment_desk=Desk(
-            incoming.note, Answers(settings.answers_dir), incoming.receiver, settings.commitment_wait_s
-        ),
-        max_associations=settings.max_associations,
-        slots=Slots(settings.run_dir / "associations.slots", settings.max_associations),
-        network_timeout_s=settings.network_timeout_s,
-        bind_within_s=BIND_WITHIN_S,
-    ) as port:
+    with (
+        open_trail(settings, receiver) as trail,
+        running_scp(
+            settings.ae_title,
+            open_sink=incoming.open_sink,
+            inspect=is_the_object,
+            observer=Observers(AuditObserver(trail)),
+            closed=incoming.closed,
+            admit=Senders(settings.data_dir / "senders.json", settings.ae_title, settings.run_dir).admit,
+            host=settings.dicom_host,
+            port=settings.dicom_port if settings.dicom_port_enabled else None,
+            tls_port=settings.tls_port,
+            tls=tls,
+            commit_waits=incoming.is_durable,
+            shared_port=settings.receivers != 1,
+            commitment_desk=Desk(
+                incoming.note, Answers(settings.answers_dir), incoming.receiver, settings.commitment_wait_s
+            ),
+            max_associations=settings.max_associations,
+            slots=Slots(settings.run_dir / "associations.slots", settings.max_associations),
+            network_timeout_s=settings.network_timeout_s,
+            bind_within_s=BIND_WITHIN_S,
+        ) as port,
+    ):
         log.info("receiving", ae_title=settings.ae_title, port=port)
         if ready_file is not None:
             ready_file.parent.mkdir(parents=True, exist_ok=True)

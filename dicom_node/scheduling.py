@@ -25,6 +25,8 @@ import storage.outbox
 import storage.studies
 from dicom_node import tasks
 from dicom_node.assembly import Binding, Overdue, Ready, bind_roles, decide
+from dicom_node.audit import Trail
+from dicom_node.audit.transfers import note_transfers
 from dicom_node.commitment import Commitments
 from dicom_node.indexing import index_incoming
 from dicom_node.node import Node
@@ -50,8 +52,9 @@ Pixels = dict[str, Enhancement | None]
 class Scheduler:
     """The loop. `step` does everything once and is what the tests call."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, trail: Trail | None = None) -> None:
         self.node = node
+        self._trail = trail
         self._swept_at = 0.0
         self._commitments = Commitments(node)
         self._senders_version = -1
@@ -279,6 +282,8 @@ class Scheduler:
             for job in storage.jobs.overdue(connection, settings.job_attempts, RING_AGAIN_S):
                 storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: {job.reason}", {})
                 log.warning("job taken back", job=job.id, state=job.state, reason=job.reason)
+        if self._trail is not None:
+            note_transfers(self._trail, self.node.pool, self.node.store.path)
         with self.node.pool.connection() as connection:
             for destination in storage.deliveries.due_destinations(connection, RING_AGAIN_S):
                 storage.outbox.add(connection, "cpu", "deliver", destination)

@@ -127,8 +127,8 @@ def _add_subject(message: Element, subject: Subject) -> None:
     # the schema wants a name or a query; the identifier stands in, as an empty name would be no token
     SubElement(element, "ParticipantObjectName").text = _clean(subject.name or subject.object_id)
     for name, value in subject.details.items():
-        encoded = base64.b64encode(value.encode()).decode("ascii")
-        SubElement(element, "ParticipantObjectDetail", type=name, value=encoded)
+        encoded = base64.b64encode(value.encode("utf-8", "replace")).decode("ascii")
+        SubElement(element, "ParticipantObjectDetail", type=_clean(name), value=encoded)
     if subject.sop_classes:
         description = SubElement(element, "ParticipantObjectDescription")
         for uid, count in subject.sop_classes.items():

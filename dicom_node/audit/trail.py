@@ -31,17 +31,12 @@ class Trail:
         """capacity : events that wait for each sink; beyond it new ones are dropped for that sink."""
         self.ae_title = ae_title
         self._site = site
-        self._writers = [_Writer(sink, self._lost, capacity) for sink in sinks]
+        self._writers = [_Writer(sink, self._record, self._lost, capacity) for sink in sinks]
 
     def note(self, event: Event) -> None:
         """Record an event."""
-        try:
-            record = (as_xml(event, self.ae_title, self._site), event.outcome is not Outcome.SUCCESS)
-        except Exception as error:  # noqa: BLE001 - it must not stop what is audited
-            log.error("audit record could not be made", event_id=event.code.value, error=type(error).__name__)
-            return
         for writer in self._writers:
-            writer.put(record)
+            writer.put(event)
 
     def close(self) -> None:
         """Write what waits, for a few seconds at most."""
@@ -51,27 +46,37 @@ class Trail:
         for writer in self._writers:
             writer.join(max(0.1, deadline - time.monotonic()))
 
-    def _lost(self, count: int) -> tuple[str, bool]:
-        return as_xml(events.records_lost(self.ae_title, count), self.ae_title, self._site), True
+    def _record(self, event: Event) -> tuple[str, bool]:
+        return as_xml(event, self.ae_title, self._site), event.outcome is not Outcome.SUCCESS
+
+    def _lost(self, count: int) -> Event:
+        return events.records_lost(self.ae_title, count)
 
 
 class _Writer(threading.Thread):
     """Feeds one sink, so that one that is away holds no other up."""
 
-    def __init__(self, sink: Sink, lost: Callable[[int], tuple[str, bool]], capacity: int) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        record: Callable[[Event], tuple[str, bool]],
+        lost: Callable[[int], Event],
+        capacity: int,
+    ) -> None:
         super().__init__(name="audit", daemon=True)
         self._sink = sink
+        self._record = record
         self._lost = lost
-        self._queue: queue.Queue[tuple[str, bool]] = queue.Queue(capacity)
+        self._queue: queue.Queue[Event] = queue.Queue(capacity)
         self._dropped = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self.start()
 
-    def put(self, record: tuple[str, bool]) -> None:
+    def put(self, event: Event) -> None:
         try:
-            self._queue.put_nowait(record)
+            self._queue.put_nowait(event)
         except queue.Full:
             with self._lock:
                 self._dropped += 1
@@ -117,12 +122,16 @@ class _Writer(threading.Thread):
         found: list[tuple[str, bool]] = []
         while len(found) < _BATCH:
             try:
-                found.append(self._queue.get_nowait())
+                event = self._queue.get_nowait()
             except queue.Empty:
                 break
+            try:
+                found.append(self._record(event))
+            except Exception as error:  # noqa: BLE001 - the others are to be written all the same
+                log.error("audit record could not be made", event_id=event.code.value, error=type(error).__name__)
         with self._lock:
             dropped, self._dropped = self._dropped, 0
-        return [*found, self._lost(dropped)] if dropped else found
+        return [*found, self._record(self._lost(dropped))] if dropped else found
 
 
 def _reason(error: Exception) -> str:
@@ -130,9 +139,14 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def open_trail(settings: Settings, component: str) -> Iterator[Trail]:
-    """The trail of one process, with its start and stop in it. Raises ConfigurationError."""
-    sinks: list[Sink] = [FolderSink(settings.audit_dir, settings.audit_max_megabytes * 1_000_000)]
+def open_trail(settings: Settings, component: str = "") -> Iterator[Trail]:
+    """The trail of one process. Raises ConfigurationError.
+
+    component : the part of the node that starts and stops, which are events too; empty: a command that is no part.
+    """
+    sinks: list[Sink] = []
+    if component or settings.data_dir.is_dir():  # a command may run far from the node's data
+        sinks.append(FolderSink(settings.audit_dir, settings.audit_max_megabytes * 1_000_000))
     if settings.audit_syslog:
         files = TlsFiles(settings.tls_certificate, settings.tls_key, settings.audit_syslog_ca, settings.key_password())
         if settings.audit_syslog.startswith("tls:"):
@@ -146,9 +160,11 @@ def open_trail(settings: Settings, component: str) -> Iterator[Trail]:
 
         sinks.append(SyslogSink(settings.audit_syslog, context))
     trail = Trail(sinks, settings.ae_title, settings.audit_site)
-    trail.note(events.started(settings.ae_title, component))
+    if component:
+        trail.note(events.started(settings.ae_title, component))
     try:
         yield trail
     finally:
-        trail.note(events.stopped(settings.ae_title, component))
+        if component:
+            trail.note(events.stopped(settings.ae_title, component))
         trail.close()

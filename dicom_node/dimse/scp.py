@@ -66,6 +66,44 @@ class Observer:
         """A C-STORE request was answered with a failure."""
 
 
+class Observers(Observer):
+    """Tells several. One that fails is logged and stops neither the others nor the association."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def opened(self, association: AssociationFacts) -> None:
+        """Tell all."""
+        self._tell(lambda observer: observer.opened(association))
+
+    def closed(self, association: AssociationFacts, state: str) -> None:
+        """Tell all."""
+        self._tell(lambda observer: observer.closed(association, state))
+
+    def rejected(self, calling_ae_title: str, called_ae_title: str, peer_host: str, reason: str) -> None:
+        """Tell all."""
+        self._tell(lambda observer: observer.rejected(calling_ae_title, called_ae_title, peer_host, reason))
+
+    def handshake_failed(self, peer_host: str, reason: str) -> None:
+        """Tell all."""
+        self._tell(lambda observer: observer.handshake_failed(peer_host, reason))
+
+    def stored(self, association: AssociationFacts, n_bytes: int, seconds: float) -> None:
+        """Tell all."""
+        self._tell(lambda observer: observer.stored(association, n_bytes, seconds))
+
+    def refused(self, request: StoreRequest, status: int) -> None:
+        """Tell all."""
+        self._tell(lambda observer: observer.refused(request, status))
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                tell(observer)
+            except Exception as error:  # noqa: BLE001 - reception goes on
+                log.error("observer failed", observer=type(observer).__name__, error=repr(error))
+
+
 @contextmanager
 def running_scp(
     ae_title: str,
