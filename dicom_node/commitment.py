@@ -19,6 +19,7 @@ import storage.events
 from dicom_node.answers import Answers
 from dicom_node.delivery import pause_s
 from dicom_node.dimse.requests import CommitmentAnswer, Reference
+from dicom_node.errors import ConfigurationError
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY, until_database_answers
@@ -255,7 +256,8 @@ def report_answers(node: Node, calling_ae_title: str) -> None:
 
 
 def _report(node: Node, address: tuple[str, int] | None, commitments: Sequence[Commitment], left: set[str]) -> None:
-    from dicom_node.dimse.commitment import ReportResult, report  # only a process that sends loads the network library
+    from dicom_node.delivery.dimse import tls_of  # only a process that sends loads the network library
+    from dicom_node.dimse.commitment import ReportResult, report
 
     by_request = {commitment.request_id: commitment for commitment in commitments}
 
@@ -276,13 +278,23 @@ def _report(node: Node, address: tuple[str, int] | None, commitments: Sequence[C
             note(commitment, None, reason)
         return
     host, port = address
+    called = commitments[0].calling_ae_title
+    known = node.configuration().destinations.values()
+    same = [d for d in known if (d.ae_title, d.host, d.port) == (called, host, port)]
+    try:
+        tls = tls_of(same[0]) if same else None  # what takes results over TLS takes reports over TLS
+    except ConfigurationError as error:
+        for commitment in commitments:
+            note(commitment, None, str(error))
+        return
     report(
         [answer_of(commitment) for commitment in commitments],
         host,
         port,
-        commitments[0].calling_ae_title,
+        called,
         commitments[0].called_ae_title,
         on_report,
+        tls=tls,
     )
 
 
