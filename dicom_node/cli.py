@@ -132,6 +132,7 @@ def schedule() -> None:
     import threading
 
     from dicom_node import metrics, tasks
+    from dicom_node.audit import open_trail
     from dicom_node.scheduling import Scheduler
     from dicom_node.up import ready_file
 
@@ -143,7 +144,8 @@ def schedule() -> None:
         tasks.configure(str(node.settings.broker_url))
         ready = ready_file(node.settings, "schedule")
         ready.parent.mkdir(parents=True, exist_ok=True)
-        Scheduler(node).run(stop, lambda: ready.write_text(str(os.getpid())))
+        with open_trail(node.settings, "schedule") as trail:
+            Scheduler(node, trail).run(stop, lambda: ready.write_text(str(os.getpid())))
 
 
 @app.command()
@@ -216,6 +218,7 @@ def rules_import(file: Path, data_dir: DataDir = None) -> None:
     import storage.configurations
     import storage.events
     import storage.studies
+    from dicom_node.audit import events, open_trail
     from dicom_node.routing.configuration import load_configuration
     from dicom_node.up import with_server_urls
     from storage.database import connect
@@ -231,6 +234,8 @@ def rules_import(file: Path, data_dir: DataDir = None) -> None:
         version = storage.configurations.add(connection, text, author).version
         storage.events.add(connection, None, "rules", f"version {version} imported", {"by": author})
         storage.studies.touch_all(connection, datetime.now(UTC) - RECONSIDERED)
+    with open_trail(settings) as trail:
+        trail.note(events.configuration_imported(settings.ae_title, author, version))
     out.print(f"version {version} in force: {len(configuration.rules)} rules (node data: {settings.data_dir})")
 
 
@@ -334,9 +339,15 @@ def send(
     to: Annotated[str, typer.Option("--to", help="HOST:PORT")],
     aec: Annotated[str, typer.Option(help="Called AE title.")] = "LIVERNODE",
     aet: Annotated[str, typer.Option(help="Calling AE title.")] = "DICOM_NODE",
+    tls: Annotated[bool, typer.Option("--tls", help="Send over TLS; the node's certificate is checked.")] = False,
+    tls_ca: Annotated[Path | None, typer.Option(help="Whom to trust (PEM); default: the system's CAs.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Our certificate (PEM), where one is wanted.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    tls_name: Annotated[str | None, typer.Option(help="Name in the node's certificate; default: HOST.")] = None,
 ) -> None:
     """C-STORE files and folders to a DICOM node."""
     from dicom_node.dimse.scu import send_files
+    from dicom_node.dimse.tls import TlsFiles, TlsPeer
 
     host, _, port = to.rpartition(":")
     if not host or not port.isdigit():
@@ -347,7 +358,10 @@ def send(
         raise NodeError("no DICOM file in the given paths")
     with _progress() as progress:
         task = progress.add_task("C-STORE", total=len(files))
-        outcomes = send_files(files, host, int(port), aec, aet, on_progress=lambda *_: progress.advance(task))
+        peer = None
+        if tls or tls_ca or tls_certificate:
+            peer = TlsPeer(TlsFiles(tls_certificate, tls_key, tls_ca, Settings().key_password()), tls_name)
+        outcomes = send_files(files, host, int(port), aec, aet, lambda *_: progress.advance(task), tls=peer)
     failed = [outcome for outcome in outcomes if not outcome.is_stored]
     out.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} objects stored")
     for outcome in failed[:5]:

@@ -19,11 +19,12 @@ import storage.events
 from dicom_node.answers import Answers
 from dicom_node.delivery import pause_s
 from dicom_node.dimse.requests import CommitmentAnswer, Reference
+from dicom_node.errors import ConfigurationError
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY, until_database_answers
-from dicom_node.reception import Sender
 from dicom_node.routing.configuration import Configuration
+from dicom_node.senders import is_from
 from storage.commitments import Known, StudyVerdict
 from storage.database import Connection
 from storage.records import Commitment
@@ -222,9 +223,10 @@ def reporting_address(configuration: Configuration, calling_ae_title: str, peer_
     asked from), or the destination of this AE title, one on the same host first.
     """
     for sender in configuration.senders:
-        if sender.port is not None and Sender(sender.ae_title, sender.host).matches(calling_ae_title, peer_host):
-            is_single = bool(sender.host) and sender.host != "*" and "/" not in sender.host
-            return (sender.host if is_single else peer_host), sender.port
+        if sender.port is not None and is_from(sender, calling_ae_title, peer_host):
+            host = sender.hosts[0]
+            is_single = len(sender.hosts) == 1 and host != "*" and "/" not in host
+            return (host if is_single else peer_host), sender.port
     fitting = [d for d in configuration.destinations.values() if d.ae_title == calling_ae_title and d.port]
     fitting.sort(key=lambda destination: destination.host != peer_host)
     return (fitting[0].host, fitting[0].port) if fitting else None
@@ -254,7 +256,8 @@ def report_answers(node: Node, calling_ae_title: str) -> None:
 
 
 def _report(node: Node, address: tuple[str, int] | None, commitments: Sequence[Commitment], left: set[str]) -> None:
-    from dicom_node.dimse.commitment import ReportResult, report  # only a process that sends loads the network library
+    from dicom_node.delivery.dimse import tls_of  # only a process that sends loads the network library
+    from dicom_node.dimse.commitment import ReportResult, report
 
     by_request = {commitment.request_id: commitment for commitment in commitments}
 
@@ -275,13 +278,23 @@ def _report(node: Node, address: tuple[str, int] | None, commitments: Sequence[C
             note(commitment, None, reason)
         return
     host, port = address
+    called = commitments[0].calling_ae_title
+    known = node.configuration().destinations.values()
+    same = [d for d in known if (d.ae_title, d.host, d.port) == (called, host, port)]
+    try:
+        tls = tls_of(same[0]) if same else None  # what takes results over TLS takes reports over TLS
+    except ConfigurationError as error:
+        for commitment in commitments:
+            note(commitment, None, str(error))
+        return
     report(
         [answer_of(commitment) for commitment in commitments],
         host,
         port,
-        commitments[0].calling_ae_title,
+        called,
         commitments[0].called_ae_title,
         on_report,
+        tls=tls,
     )
 
 

@@ -99,6 +99,7 @@ def _models(settings: Settings) -> str:
 
 def _destinations(settings: Settings) -> Iterator[Check]:
     import storage.configurations
+    from dicom_node.delivery.dimse import tls_of
     from dicom_node.dimse.scu import echo
     from dicom_node.routing.configuration import load_configuration
     from storage.database import connect
@@ -114,7 +115,8 @@ def _destinations(settings: Settings) -> Iterator[Check]:
     for name, destination in load_configuration(current.document).destinations.items():
 
         def answers(destination=destination) -> str:  # type: ignore[no-untyped-def]
-            answer = echo(destination.host, destination.port, destination.ae_title, settings.ae_title)
+            called, tls = destination.ae_title, tls_of(destination)
+            answer = echo(destination.host, destination.port, called, settings.ae_title, tls=tls)
             if answer.seconds is None:
                 raise NodeError(answer.reason)
             return f"C-ECHO answered in {answer.seconds * 1000:.0f} ms"

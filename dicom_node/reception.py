@@ -13,18 +13,14 @@ The folder is a journal; names sort in the order in which things happened:
 are being written. indexing.py reads the journal and empties it.
 """
 
-import ipaddress
 import json
 import os
 import re
 import signal
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ from dicom_node.dimse.dataset_start import require_consistent
 from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
 from dicom_node.disk import DiskWatermark, reserve_bytes
+from dicom_node.senders import Senders
 from dicom_node.settings import Settings
 from dicom_node.slots import Slots
 
@@ -45,7 +42,6 @@ ENTRY_NAME = re.compile(
     r"\.(?P<kind>dcm|(opened|closed|started|commit|reported)\.json)"
 )
 BIND_WITHIN_S = 15.0
-_ROOM_FOR_NAMES_S = 60.0
 _SYNC_EVERY_BYTES = 64 << 20
 
 
@@ -212,79 +208,6 @@ class ArrivingObject:
             os.unlink(self._aside)
 
 
-@dataclass(frozen=True)
-class Sender:
-    """Who may send: an AE title, and from where. Empty: any."""
-
-    ae_title: str
-    host: str  # address, network such as 10.1.2.0/24, or name
-
-    def matches(self, calling_ae_title: str, peer_host: str) -> bool:
-        """Whether this is the peer."""
-        return self.ae_title in ("", "*", calling_ae_title) and _is_in(peer_host, self.host)
-
-
-def _is_in(peer_host: str, host: str) -> bool:
-    if host in ("", "*", peer_host):
-        return True
-    try:
-        network = ipaddress.ip_network(host, strict=False)
-    except ValueError:
-        return peer_host in _addresses(host, int(time.monotonic() // _ROOM_FOR_NAMES_S))
-    address = ipaddress.ip_address(peer_host)
-    return address.version == network.version and address in network
-
-
-@lru_cache(maxsize=256)
-def _addresses(name: str, _minute: int) -> frozenset[str]:
-    """Addresses of a host name, asked again every minute; none while the name service does not know it."""
-    try:
-        return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(name, None))
-    except OSError:
-        return frozenset()
-
-
-class Senders:
-    """Who may associate, from the file that the scheduler writes when the configuration changes.
-
-    The file is a JSON list of {"ae_title", "host"}; it is read again when it changed, so that an import needs no
-    restart, and it is there while the database is away. Without senders loopback is let in, with a warning.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read_stamp: tuple[int, int, int] | None = None
-        self._senders: tuple[Sender, ...] = ()
-        self._lock = threading.Lock()
-
-    def allowed(self, calling_ae_title: str, peer_host: str) -> bool:
-        """Whether this peer may associate."""
-        with self._lock:
-            self._read_again_if_changed()
-            senders = self._senders
-        if senders:
-            return any(sender.matches(calling_ae_title, peer_host) for sender in senders)
-        is_local = ipaddress.ip_address(peer_host).is_loopback
-        if is_local:
-            log.warning("no senders are configured: loopback let in", calling_ae_title=calling_ae_title)
-        return is_local
-
-    def _read_again_if_changed(self) -> None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return  # never written, or out of reach: what was known last stays true
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if stamp == self._read_stamp:
-            return
-        try:
-            entries = json.loads(self._path.read_text("utf-8"))
-            self._senders = tuple(Sender(str(e.get("ae_title") or ""), str(e.get("host") or "")) for e in entries)
-            self._read_stamp = stamp
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            log.error("list of senders cannot be read; the last one stays in force", error=repr(error))
-
-
 def is_the_object(request: StoreRequest, start: bytearray, n_bytes: int) -> None:
     """Raises RefusedError unless a Dataset begins as one, with the UIDs of its command (PS3.4 Table B.2-1)."""
     require_consistent(
@@ -298,12 +221,16 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     ready_file : written with the process id when the port is open.
     receiver : name of this receiver; two at one time on one data directory need two names.
     On SIGTERM stores in progress are finished and answered, then associations are aborted.
-    Raises OSError when the port or the folder cannot be had.
+    Raises OSError when the port or the folder cannot be had, ConfigurationError for TLS files that are not in order.
     """
     import pydicom.config
 
+    from dicom_node.audit import open_trail
+    from dicom_node.audit.observer import AuditObserver
     from dicom_node.dimse.metered import Metered
+    from dicom_node.dimse.observer import Observers
     from dicom_node.dimse.scp import running_scp
+    from dicom_node.dimse.tls import tls_context
 
     # This process reads no Dataset, and checks the UIDs that it uses itself; the library would check every one of the
     # hundreds in an association request, several times.
@@ -311,28 +238,34 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    tls = tls_context(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     disk = DiskWatermark(settings.data_dir, reserve_bytes(settings.data_dir, settings.disk_reserve_mb))
     incoming = Incoming(settings.incoming_dir, receiver, settings.durable_ack == "fsync", disk)
-    with running_scp(
-        settings.ae_title,
-        open_sink=incoming.open_sink,
-        inspect=is_the_object,
-        observer=Metered(),
-        closed=incoming.closed,
-        allowed=Senders(settings.data_dir / "senders.json").allowed,
-        host=settings.dicom_host,
-        port=settings.dicom_port,
-        commit_waits=incoming.is_durable,
-        shared_port=settings.receivers != 1,
-        commitment_desk=Desk(
-            incoming.note, Answers(settings.answers_dir), incoming.receiver, settings.commitment_wait_s
-        ),
-        max_associations=settings.max_associations,
-        slots=Slots(settings.data_dir / "run" / "associations.slots", settings.max_associations),
-        network_timeout_s=settings.network_timeout_s,
-        bind_within_s=BIND_WITHIN_S,
-    ) as port:
+    with (
+        open_trail(settings, receiver) as trail,
+        running_scp(
+            settings.ae_title,
+            open_sink=incoming.open_sink,
+            inspect=is_the_object,
+            observer=Observers(Metered(), AuditObserver(trail)),
+            closed=incoming.closed,
+            admit=Senders(settings.data_dir / "senders.json", settings.ae_title, settings.run_dir).admit,
+            host=settings.dicom_host,
+            port=settings.dicom_port if settings.dicom_port_enabled else None,
+            tls_port=settings.tls_port,
+            tls=tls,
+            commit_waits=incoming.is_durable,
+            shared_port=settings.receivers != 1,
+            commitment_desk=Desk(
+                incoming.note, Answers(settings.answers_dir), incoming.receiver, settings.commitment_wait_s
+            ),
+            max_associations=settings.max_associations,
+            slots=Slots(settings.run_dir / "associations.slots", settings.max_associations),
+            network_timeout_s=settings.network_timeout_s,
+            bind_within_s=BIND_WITHIN_S,
+        ) as port,
+    ):
         log.info("receiving", ae_title=settings.ae_title, port=port)
         if ready_file is not None:
             ready_file.parent.mkdir(parents=True, exist_ok=True)

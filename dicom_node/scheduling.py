@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +25,8 @@ import storage.outbox
 import storage.studies
 from dicom_node import tasks
 from dicom_node.assembly import Binding, Overdue, Ready, bind_roles, decide
+from dicom_node.audit import Trail
+from dicom_node.audit.transfers import note_transfers
 from dicom_node.commitment import Commitments
 from dicom_node.disk import DiskWatermark, reserve_bytes
 from dicom_node.indexing import index_incoming
@@ -52,8 +53,9 @@ Pixels = dict[str, Enhancement | None]
 class Scheduler:
     """The loop. `step` does everything once and is what the tests call."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, trail: Trail | None = None) -> None:
         self.node = node
+        self._trail = trail
         self._swept_at = 0.0
         self._commitments = Commitments(node)
         self._senders_version = -1
@@ -306,6 +308,8 @@ class Scheduler:
             for job in storage.jobs.overdue(connection, settings.job_attempts, RING_AGAIN_S):
                 storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: {job.reason}", {})
                 log.warning("job taken back", job=job.id, state=job.state, reason=job.reason)
+        if self._trail is not None:
+            note_transfers(self._trail, self.node.pool, self.node.store.path)
         with self.node.pool.connection() as connection:
             for destination in storage.deliveries.due_destinations(connection, RING_AGAIN_S):
                 storage.outbox.add(connection, "cpu", "deliver", destination)
@@ -320,6 +324,6 @@ class Scheduler:
             return
         target = self.node.settings.data_dir / "senders.json"
         aside = target.with_suffix(".tmp")
-        aside.write_text(json.dumps([asdict(sender) for sender in configuration.senders]))
+        aside.write_text(json.dumps([sender.as_json() for sender in configuration.senders]))
         os.replace(aside, target)
         self._senders_version = self.node.configuration_version

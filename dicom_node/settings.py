@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dicom_node.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
@@ -16,6 +18,27 @@ class Settings(BaseSettings):
     ae_title: str = Field("LIVERNODE", description="AE title of the node", max_length=16)
     dicom_host: str = Field("0.0.0.0", description="address the receiver listens on")  # noqa: S104 - a PACS sends from outside
     dicom_port: int = Field(11112, description="port the receiver listens on", ge=0, le=65535)
+    dicom_port_enabled: bool = Field(
+        True, description="false: no unencrypted DICOM, only the TLS port; then tls_port must be set"
+    )
+    tls_port: int | None = Field(
+        None, description="port for DICOM over TLS (2762 is the registered one); empty: none", ge=0, le=65535
+    )
+    tls_certificate: Path | None = Field(None, description="the node's certificate, then its issuers' (PEM)")
+    tls_key: Path | None = Field(None, description="its private key (PEM)")
+    tls_key_password: SecretStr | None = Field(
+        None, description="password of an encrypted key; better in a file (DICOM_NODE_TLS_KEY_PASSWORD_FILE)"
+    )
+    tls_key_password_file: Path | None = Field(None, description="file whose first line is that password")
+    tls_ca: Path | None = Field(
+        None, description="certificates (PEM); set: only a peer whose own certificate leads to one of them may connect"
+    )
+    audit_syslog: str | None = Field(
+        None, description="syslog server for audit records: udp://HOST[:514], tcp://HOST[:601] or tls://HOST[:6514]"
+    )
+    audit_syslog_ca: Path | None = Field(None, description="whom to trust as that server over TLS; empty: system's CAs")
+    audit_site: str = Field("", description="AuditEnterpriseSiteID of audit records: the hospital or part of it")
+    audit_max_megabytes: int = Field(2000, description="audit files kept in data_dir/audit; the oldest go", ge=40)
     console_host: str = Field("127.0.0.1", description="address of the console")
     console_port: int = Field(8080, description="port of the console", ge=0, le=65535)
     database_url: str | None = Field(
@@ -86,3 +109,23 @@ class Settings(BaseSettings):
     def incoming_dir(self) -> Path:
         """Where the receiver leaves durable files until they are indexed."""
         return self.data_dir / "incoming"
+
+    @property
+    def audit_dir(self) -> Path:
+        """Audit records; patients' IDs are in them."""
+        return self.data_dir / "audit"
+
+    @property
+    def run_dir(self) -> Path:
+        """Files of the processes that run: ready, counted, limited."""
+        return self.data_dir / "run"
+
+    def key_password(self) -> str | None:
+        """The password of the TLS key, from the environment or from its file. Raises ConfigurationError."""
+        if self.tls_key_password_file is None:
+            return self.tls_key_password.get_secret_value() if self.tls_key_password is not None else None
+        try:
+            return self.tls_key_password_file.read_text("utf-8").split("\n", 1)[0].rstrip("\r")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "no text in UTF-8"
+            raise ConfigurationError(f"TLS key password file {self.tls_key_password_file}: {reason}") from None

@@ -7,6 +7,7 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
+from dicom_node.dimse.tls import tls_context
 from dicom_node.embedded.broker import EmbeddedBroker
 from dicom_node.embedded.postgres import EmbeddedPostgres
 from dicom_node.embedded.supervisor import Part, Supervisor, held_data_dir
@@ -48,10 +49,12 @@ def up(settings: Settings) -> None:
         update={
             "data_dir": settings.data_dir.resolve(),
             "dicom_port": settings.dicom_port or _free_port(),
+            "tls_port": _free_port() if settings.tls_port == 0 else settings.tls_port,
             "console_port": settings.console_port or _free_port(),
         }
     )
-    for folder in (settings.data_dir, settings.store_dir, settings.incoming_dir, _ready_dir(settings)):
+    tls_context(settings)  # what is wrong is told now, not by receivers that start again and again
+    for folder in (settings.data_dir, settings.store_dir, settings.incoming_dir, settings.run_dir):
         folder.mkdir(parents=True, exist_ok=True)
     servers = [server for server in (database_server(settings), broker_server(settings)) if server is not None]
     settings = with_server_urls(settings)
@@ -61,13 +64,15 @@ def up(settings: Settings) -> None:
             migrate(str(settings.database_url))
         except MigrationError as error:
             raise ConfigurationError(str(error)) from error
-        for file in _ready_dir(settings).glob("*.ready"):
+        for file in settings.run_dir.glob("*.ready"):
             file.unlink()
         forget_all(settings.data_dir)
 
     def say_ready() -> None:
         url = f"http://{settings.console_host}:{settings.console_port}"
-        print(f"ready: dicom {settings.dicom_port}, console {url}", flush=True)
+        ports = [f"dicom {settings.dicom_port}"] if settings.dicom_port_enabled else []
+        ports += [f"dicom-tls {settings.tls_port}"] if settings.tls_port is not None else []
+        print(f"ready: {', '.join(ports)}, console {url}", flush=True)
 
     with held_data_dir(settings.data_dir), announced(settings):
         Supervisor(servers, _parts(settings), prepare=prepare, on_ready=say_ready).run()
@@ -87,19 +92,15 @@ def _parts(settings: Settings) -> list[Part]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The settings as the environment of the parts."""
-    values = settings.model_dump(mode="json", exclude_none=True)
+    """The settings as the environment of the parts. They inherit the secret itself, which must not be written out."""
+    values = settings.model_dump(mode="json", exclude_none=True, exclude={"tls_key_password"})
     urls = {"DATABASE_URL": values.pop("database_url"), "BROKER_URL": values.pop("broker_url")}
     return {f"DICOM_NODE_{name.upper()}": str(value) for name, value in values.items()} | urls
 
 
-def _ready_dir(settings: Settings) -> Path:
-    return settings.data_dir / "run"
-
-
 def ready_file(settings: Settings, part: str) -> Path:
     """A part writes its process id here when it works."""
-    return _ready_dir(settings) / f"{part}.ready"
+    return settings.run_dir / f"{part}.ready"
 
 
 def _answers_http(settings: Settings) -> bool:

@@ -64,3 +64,28 @@ def for_study(connection: Connection, study_instance_uid: str) -> list[Associati
 def brought(connection: Connection, association_id: str) -> list[Brought]:
     """What an association brought, study by study; a study of which everything was there already is in it with 0."""
     return every(connection, Brought, QUERIES["brought"], {"association_id": association_id})
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """Instances of one study and SOP Class that an association was the first to bring."""
+
+    study_instance_uid: str
+    sop_class_uid: str  #: empty: everything of the study was here before
+    instances: int
+    path: str | None  #: of one file of the study, in the file store
+
+
+def transferred(connection: Connection, association_id: str) -> list[Transferred]:
+    """What an association brought, by study and SOP Class."""
+    return every(connection, Transferred, QUERIES["transferred"], {"association_id": association_id})
+
+
+def not_audited(connection: Connection, limit: int) -> list[Association]:
+    """Associations that have ended and are not in the audit trail yet."""
+    return every(connection, Association, QUERIES["not_audited"], {"limit": limit})
+
+
+def set_audited(connection: Connection, association_ids: list[str]) -> None:
+    """Remember that they are in the audit trail."""
+    connection.execute(QUERIES["set_audited"], {"association_ids": association_ids})

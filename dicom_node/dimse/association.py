@@ -23,6 +23,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
+from dicom_node.dimse.admission import Admission
 from dicom_node.dimse.commitment import AssociationCommitments
 from dicom_node.dimse.fast_store import StoreMessages
 from dicom_node.dimse.pdata import MalformedPduError, PDataReader
@@ -136,6 +137,7 @@ class NodeAssociation(Association):
     must_abort: bool
     slot: Slot | None = None
     commitments: AssociationCommitments | None = None
+    admission: Admission
 
     def run(self) -> None:
         """The association's thread."""
@@ -376,6 +378,9 @@ class _NodeDul(DULServiceProvider):
             now = time.monotonic()
             if now > until:
                 return came
+            if now < self.messages.paused_until:
+                time.sleep(min(self.messages.paused_until - now, _IDLE_TURN_S))
+                continue
             if now < self.answer_expected_until and not connection.is_readable(_ANSWER_TURN_MS):
                 return came
             if not self.messages.is_busy:

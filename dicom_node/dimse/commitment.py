@@ -40,6 +40,7 @@ from dicom_node.dimse.status import (
     describe,
     is_success_or_warning,
 )
+from dicom_node.dimse.tls import TlsPeer
 from dicom_node.errors import DestinationRefused, DestinationUnreachable
 
 log = structlog.get_logger()
@@ -314,6 +315,7 @@ def report(
     calling_ae_title: str,
     on_report: Callable[[ReportResult], None],
     timeout_s: float = 60.0,
+    tls: TlsPeer | None = None,
 ) -> None:
     """Report answers over one association that proposes us as SCP (PS3.4 section J.3.3, PS3.7 section D.3.3.4).
 
@@ -326,7 +328,9 @@ def report(
     left = list(answers)
     reason = f"{peer} ended the association"
     try:
-        with associated(host, port, called_ae_title, calling_ae_title, [context], timeout_s, roles=[role]) as opened:
+        with associated(
+            host, port, called_ae_title, calling_ae_title, [context], timeout_s, roles=[role], tls=tls
+        ) as opened:
             answered = opened.acceptor.role_selection.get(STORAGE_COMMITMENT)
             if answered is not None and not answered.scp_role:
                 reason = f"{peer} does not take reports of Storage Commitment from us (it refuses our role as SCP)"

@@ -4,7 +4,7 @@ The conformance statement is printed from these tables.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from pynetdicom import AllStoragePresentationContexts, build_role
@@ -69,16 +69,23 @@ def is_storage_class(abstract_syntax: str) -> bool:
 
 
 def supported_contexts(
-    proposed: Iterable[PresentationContext], *, storage_commitment: bool = False
+    proposed: Iterable[PresentationContext],
+    takes: Callable[[str], bool] = lambda _sop_class_uid: True,
+    *,
+    storage_commitment: bool = False,
 ) -> list[PresentationContext]:
     """What this node supports of what a requestor proposes, for negotiation as acceptor (PS3.8 section 7.1.1.13).
 
+    takes : whether a storage SOP Class is taken from this requestor; the others are left out, and the library then
+        answers them with "abstract syntax not supported" (PS3.8 Table 9-18).
     storage_commitment : whether this acceptor serves it; the requestor is its SCU, whatever roles it offers.
+
     The requestor's own order of Transfer Syntaxes decides, because it stands for what its files have; only Explicit
     VR Little Endian goes before Implicit where both are offered, because Implicit loses the VR of private elements.
     """
     offers = tuple((str(context.abstract_syntax), tuple(map(str, context.transfer_syntax))) for context in proposed)
-    return list(_supported(offers, storage_commitment))
+    found = ((str(context.abstract_syntax), context) for context in _supported(offers, storage_commitment))
+    return [context for uid, context in found if not is_storage_class(uid) or takes(uid)]
 
 
 @lru_cache(maxsize=64)  # a sender proposes the same every time, often 128 contexts; the library only reads the answer

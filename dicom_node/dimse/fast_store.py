@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
+from dicom_node.dimse.admission import Admission
 from dicom_node.dimse.command import C_STORE_RQ, Command, MalformedCommandError, decode, store_response
 from dicom_node.dimse.contexts import is_storage_class, is_uid
 from dicom_node.dimse.dataset_start import MAX_START_BYTES
+from dicom_node.dimse.observer import Observer
 from dicom_node.dimse.pdata import MalformedPduError
 from dicom_node.dimse.requests import AssociationFacts, ObjectSink, OpenSink, StoreRequest
 from dicom_node.dimse.status import (
     CANNOT_UNDERSTAND,
     INVALID_SOP_INSTANCE,
+    NOT_AUTHORISED,
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
     AbortAssociationError,
@@ -47,19 +49,6 @@ class AcceptedContext:
     transfer_syntax: str
 
 
-class StoreObserver(Protocol):
-    """Is told what became of every C-STORE request, after the answer."""
-
-    def stored(self, association: AssociationFacts, n_bytes: int, seconds: float) -> None:
-        """Answered with Success; `seconds` from the end of the command to the answer."""
-
-    def refused(self, request: StoreRequest, status: int) -> None:
-        """Answered with a failure."""
-
-    def paused(self, association: AssociationFacts, seconds: float) -> None:
-        """Nothing is read for so long, because the sender has a limit."""
-
-
 class StoreMessages:
     """The DIMSE messages that one association receives. Used by one thread."""
 
@@ -68,18 +57,22 @@ class StoreMessages:
         association: AssociationFacts,
         contexts: Mapping[int, AcceptedContext],
         *,
+        admission: Admission,
         open_sink: OpenSink,
         inspect: Inspect | None,
-        observer: StoreObserver,
+        observer: Observer,
         send: Callable[[bytes], None],
         hand_on: HandOn,
     ) -> None:
-        """send : puts bytes of a PDU on the connection.
+        """admission : what this sender may store, and how fast.
+
+        send : puts bytes of a PDU on the connection.
 
         hand_on : takes the messages that are no C-STORE: context, Command Set, Dataset or None.
         """
         self._association = association
         self._contexts = contexts
+        self._admission = admission
         self._open_sink = open_sink
         self._inspect = inspect
         self._observer = observer
@@ -88,6 +81,7 @@ class StoreMessages:
         self._commands: dict[int, bytearray] = {}
         self._objects: dict[int, _Arriving] = {}
         self._others: dict[int, tuple[bytes, bytearray]] = {}
+        self.paused_until = 0.0  # time.monotonic() before which nothing more should be read: the sender has a rate
 
     @property
     def is_busy(self) -> bool:
@@ -168,6 +162,8 @@ class StoreMessages:
         arriving = _Arriving(request, message_id)
         try:
             _check(request, context.abstract_syntax)
+            if not self._admission.takes(request.sop_class_uid):
+                raise RefusedError(NOT_AUTHORISED, "this SOP Class is not taken from this sender")
             if command.has_dataset:
                 arriving.sink = self._open_sink(request)
         except Exception as error:  # noqa: BLE001 - its Dataset is on the way all the same and must be read past
@@ -205,6 +201,9 @@ class StoreMessages:
         )
         if status == SUCCESS:
             self._observer.stored(self._association, arriving.n_bytes, time.perf_counter() - arriving.begun)
+            if pause_s := self._admission.pause_s(arriving.n_bytes):
+                self.paused_until = time.monotonic() + pause_s
+                self._observer.paused(self._association, pause_s)
         else:
             self._observer.refused(request, status)
 

@@ -38,6 +38,8 @@ _UNRECOGNISED_PDU, _UNEXPECTED_PDU, _INVALID_PARAMETER = 1, 2, 6
 
 #: takes a connection (blocking again), the peer's address, its request and what it has sent behind that
 Enter = Callable[[socket.socket, Any, A_ASSOCIATE_RQ, bytes], None]
+#: is told the address of a peer whose TLS handshake failed, and why
+HandshakeFailed = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,20 @@ class _Guest:
 class Lobby:
     """Accepts connections and lets in those that ask for an association."""
 
-    def __init__(self, doors: list[Door], artim_s: float = 30.0, max_waiting: int = _MAX_WAITING) -> None:
+    def __init__(
+        self,
+        doors: list[Door],
+        artim_s: float = 30.0,
+        max_waiting: int = _MAX_WAITING,
+        handshake_failed: HandshakeFailed = lambda _peer, _reason: None,
+    ) -> None:
         """artim_s : how long a connection may take to ask for an association.
 
         max_waiting : beyond so many, the one that has waited longest is closed for the next one.
         """
         self._doors = doors
         self._artim_s = artim_s
+        self._handshake_failed = handshake_failed
         self._max_waiting = min(max_waiting, _room_for_descriptors())
         self._selector = selectors.DefaultSelector()
         self._guests: dict[_Guest, None] = {}  # in order of arrival
@@ -164,6 +173,7 @@ class Lobby:
             return False
         except ssl.SSLError as error:
             log.warning("TLS handshake failed", peer=str(guest.address[0]), reason=error.reason)
+            self._handshake_failed(str(guest.address[0]), str(error.reason))
             raise OSError("TLS handshake failed") from error
         self._selector.modify(connection, selectors.EVENT_READ, guest)
         guest.is_shaking_hands = False

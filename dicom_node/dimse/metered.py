@@ -1,8 +1,8 @@
 """The acceptor's events as metrics."""
 
 from dicom_node import metrics
+from dicom_node.dimse.observer import Observer
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
-from dicom_node.dimse.scp import Observer
 
 
 class Metered(Observer):

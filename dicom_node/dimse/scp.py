@@ -3,6 +3,7 @@
 import logging
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +17,15 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import AssociationServer, RequestHandler
 
+from dicom_node.dimse.admission import Admit, NotAdmittedError, Reject, anyone_calling
 from dicom_node.dimse.association import MAX_PDU_BYTES, NodeAssociation, adopt
 from dicom_node.dimse.commitment import AssociationCommitments, CommitmentDesk
 from dicom_node.dimse.contexts import VERIFICATION, supported_contexts
 from dicom_node.dimse.fast_store import AcceptedContext, Inspect, StoreMessages
 from dicom_node.dimse.lobby import Door, Lobby
+from dicom_node.dimse.observer import Observer
 from dicom_node.dimse.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.dimse.requests import AssociationFacts, OpenSink, StoreRequest
+from dicom_node.dimse.requests import AssociationFacts, OpenSink
 from dicom_node.slots import Slots
 
 log = structlog.get_logger()
@@ -39,37 +42,7 @@ _DRAIN_S = 10.0
 _SMALL_WRITE_BYTES = 128 << 10
 _LARGE_WRITE_BYTES = 16 << 20
 
-#: (result, source, diagnostic) of A-ASSOCIATE-RJ, PS3.8 Table 9-21
-REJECT_APPLICATION_CONTEXT = (0x01, 0x01, 0x02)
-REJECT_CALLING_AE_TITLE = (0x01, 0x01, 0x03)
-REJECT_CALLED_AE_TITLE = (0x01, 0x01, 0x07)
-REJECT_CONGESTION = (0x02, 0x03, 0x01)
-REJECT_LOCAL_LIMIT = (0x02, 0x03, 0x02)
-
 Closed = Callable[[AssociationFacts, str], None]
-Allowed = Callable[[str, str], bool]
-
-
-class Observer:
-    """Is told what happens at the acceptor, in its threads; this one does nothing. Must not raise."""
-
-    def opened(self, association: AssociationFacts) -> None:
-        """An association was accepted."""
-
-    def closed(self, association: AssociationFacts, state: str) -> None:
-        """It has ended: "released" or "aborted"."""
-
-    def rejected(self, calling_ae_title: str, called_ae_title: str, peer_host: str, reason: str) -> None:
-        """An association request was answered with A-ASSOCIATE-RJ."""
-
-    def stored(self, association: AssociationFacts, n_bytes: int, seconds: float) -> None:
-        """A C-STORE request was answered with Success; `seconds` from the end of the command to the answer."""
-
-    def refused(self, request: StoreRequest, status: int) -> None:
-        """A C-STORE request was answered with a failure."""
-
-    def paused(self, association: AssociationFacts, seconds: float) -> None:
-        """The sender is not read for so long, because it sends more than its limit allows."""
 
 
 @contextmanager
@@ -78,10 +51,12 @@ def running_scp(
     *,
     open_sink: OpenSink,
     host: str = "127.0.0.1",
-    port: int = 0,
+    port: int | None = 0,
+    tls_port: int | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
     shared_port: bool = False,
     closed: Closed = lambda _facts, _state: None,
-    allowed: Allowed = lambda _calling_ae_title, _peer_host: True,
+    admit: Admit | None = None,
     inspect: Inspect | None = None,
     commitment_desk: CommitmentDesk | None = None,
     observer: Observer | None = None,
@@ -94,12 +69,15 @@ def running_scp(
 ) -> Iterator[int]:
     """Accept associations while the context lasts; yields the bound port (`port` 0: any free one).
 
+    port : without TLS; None: not at all, and the TLS port is yielded.
+    tls_port : where TLS is spoken, with the context that `tls` gives for each connection; None: nowhere.
+
     open_sink : called in an association's thread for every C-STORE request that is in order; what it or its sink
         raises becomes a status (status.py).
     shared_port : several processes listen on the port, and the kernel deals the connections out (SO_REUSEPORT).
     closed : called once for every accepted association when it has ended, with "released" or "aborted".
-    allowed : (calling AE title, peer address) -> whether the association is accepted. The called AE title must
-        be `ae_title`.
+    admit : decides on every association request, and what the association may store; None: anyone who calls
+        `ae_title` may store everything.
     slots : where the associations of all processes on one data directory are counted, beside `max_associations` here.
     commitment_desk : takes requests of Storage Commitment; without it the service is not offered.
     inspect : looks at the first 64 KiB of every Dataset before it is answered.
@@ -110,10 +88,9 @@ def running_scp(
     Raises OSError when the port cannot be bound.
     """
     acceptor = _Acceptor(
-        ae_title,
+        admit or anyone_calling(ae_title),
         open_sink,
         closed,
-        allowed,
         inspect,
         observer or Observer(),
         max_associations,
@@ -129,11 +106,22 @@ def running_scp(
     ae.network_timeout = network_timeout_s
     ae.acse_timeout = min(artim_s, network_timeout_s)
     ae.dimse_timeout = network_timeout_s
-    server: Any = _bound_server(ae, acceptor, host, port, shared_port, bind_within_s)
-    lobby = Lobby([Door(server.socket, server.enter)], artim_s)
+    doors: list[Door] = []
+    ports: list[int] = []
+    try:
+        for number, context in ((port, None), (tls_port, tls)):
+            if number is not None:
+                server: Any = _bound_server(ae, acceptor, host, number, shared_port, bind_within_s)
+                doors.append(Door(server.socket, server.enter, context))
+                ports.append(int(server.server_address[1]))
+    except OSError:
+        for door in doors:
+            door.listener.close()
+        raise
+    lobby = Lobby(doors, artim_s, handshake_failed=acceptor.handshake_failed)
     lobby.start()
     try:
-        yield int(server.server_address[1])
+        yield ports[0]
     finally:
         lobby.close()
         acceptor.drain(_DRAIN_S)
@@ -168,10 +156,9 @@ class _Acceptor:
 
     def __init__(
         self,
-        ae_title: str,
+        admit: Admit,
         open_sink: OpenSink,
         closed: Closed,
-        allowed: Allowed,
         inspect: Inspect | None,
         observer: Observer,
         max_associations: int,
@@ -179,10 +166,9 @@ class _Acceptor:
         commit_waits: bool,
         commitment_desk: CommitmentDesk | None,
     ) -> None:
-        self.ae_title = ae_title
+        self._admit = admit
         self._open_sink = open_sink
         self._closed = closed
-        self._allowed = allowed
         self._inspect = inspect
         self._observer = observer
         self._max_associations = max_associations
@@ -198,51 +184,64 @@ class _Acceptor:
     def requested(self, event: evt.Event) -> None:
         """Decide on an association request before the library negotiates its presentation contexts."""
         association: Any = event.assoc
+        request: Any = association.requestor.primitive
+        facts = AssociationFacts(
+            secrets.token_hex(8),
+            str(request.calling_ae_title).strip(),
+            str(request.called_ae_title).strip(),
+            _plain_address(association.requestor.address),
+            time.time_ns(),
+        )
         try:
-            reject = self._admit(association)
+            self._let_in(association, facts)
+        except NotAdmittedError as error:
+            log.warning(
+                "association refused",
+                reason=error.reason,
+                calling_ae_title=facts.calling_ae_title,
+                called_ae_title=facts.called_ae_title,
+                peer=facts.peer_host,
+            )
+            self._observer.rejected(facts.calling_ae_title, facts.called_ae_title, facts.peer_host, error.reason)
+            reject = error.reject
         except Exception as error:  # noqa: BLE001 - the library would go on and accept
             log.error("association request could not be judged", error=repr(error))
-            reject = REJECT_CONGESTION
-        if reject is not None:
-            association.acse.send_reject(*reject)
-            association.kill()  # as the library does after its own rejections: waits until the PDU is out
+            reject = Reject.CONGESTION
+        else:
+            self._observer.opened(facts)
+            return
+        association.acse.send_reject(*reject.value)
+        association.kill()  # as the library does after its own rejections: waits until the PDU is out
 
-    def _admit(self, association: NodeAssociation) -> tuple[int, int, int] | None:
+    def _let_in(self, association: NodeAssociation, facts: AssociationFacts) -> None:
+        """Give the association its admission and its slot. Raises NotAdmittedError."""
         request: Any = association.requestor.primitive
-        calling = str(request.calling_ae_title).strip()
-        called = str(request.called_ae_title).strip()
-        peer_host = _plain_address(association.requestor.address)
-
-        def rejected(reason: str, code: tuple[int, int, int]) -> tuple[int, int, int]:
-            log.warning(
-                "association refused", reason=reason, calling_ae_title=calling, called_ae_title=called, peer=peer_host
-            )
-            self._observer.rejected(calling, called, peer_host, reason)
-            return code
-
         if str(request.application_context_name) != _APPLICATION_CONTEXT:
-            return rejected("application context not supported", REJECT_APPLICATION_CONTEXT)
-        if called != self.ae_title:
-            return rejected("called AE title is not ours", REJECT_CALLED_AE_TITLE)
-        if not self._allowed(calling, peer_host):
-            return rejected("sender not known", REJECT_CALLING_AE_TITLE)
-        association.acceptor.supported_contexts = supported_contexts(
-            request.presentation_context_definition_list, storage_commitment=self._commitment_desk is not None
-        )
-        facts = AssociationFacts(secrets.token_hex(8), calling, called, peer_host, time.time_ns())
-        with self._lock:
-            if self.is_draining:
-                return REJECT_CONGESTION
-            slot = self._slots.take() if self._slots is not None else None
-            if len(self._accepted) >= self._max_associations or (self._slots is not None and slot is None):
-                return rejected("limit of associations reached", REJECT_LOCAL_LIMIT)
-            self._accepted.add(association)
+            raise NotAdmittedError("application context not supported", Reject.APPLICATION_CONTEXT)
+        admission = self._admit(facts.calling_ae_title, facts.called_ae_title, facts.peer_host)
+        try:
+            association.acceptor.supported_contexts = supported_contexts(
+                request.presentation_context_definition_list,
+                admission.takes,
+                storage_commitment=self._commitment_desk is not None,
+            )
+            with self._lock:
+                if self.is_draining:
+                    raise NotAdmittedError("the receiver is stopping", Reject.CONGESTION)
+                slot = self._slots.take() if self._slots is not None else None
+                if len(self._accepted) >= self._max_associations or (self._slots is not None and slot is None):
+                    if slot is not None:
+                        slot.give_back()
+                    raise NotAdmittedError("limit of associations reached", Reject.LOCAL_LIMIT)
+                self._accepted.add(association)
+        except BaseException:
+            admission.release()
+            raise
         association.slot = slot
+        association.admission = admission
         association.facts = facts
         if self._commitment_desk is not None:
             association.commitments = AssociationCommitments(association, facts, self._commitment_desk)
-        self._observer.opened(facts)
-        return None
 
     @property
     def write_after_bytes(self) -> int:
@@ -251,6 +250,10 @@ class _Acceptor:
         Every system call gives the interpreter to another association's thread, which costs more than the call.
         """
         return _SMALL_WRITE_BYTES if len(self._accepted) < 2 else _LARGE_WRITE_BYTES
+
+    def handshake_failed(self, peer_host: str, reason: str) -> None:
+        """Tell the observer."""
+        self._observer.handshake_failed(_plain_address(peer_host), reason)
 
     def messages(self, association: NodeAssociation, facts: AssociationFacts) -> StoreMessages:
         """The service for an association's messages."""
@@ -262,6 +265,7 @@ class _Acceptor:
         return StoreMessages(
             facts,
             contexts,
+            admission=association.admission,
             open_sink=self._open_sink,
             inspect=self._inspect,
             observer=self._observer,
@@ -280,6 +284,7 @@ class _Acceptor:
         finally:  # only now, so that drain waits for the note
             with self._lock:
                 self._accepted.discard(association)
+            association.admission.release()
             if association.slot is not None:
                 association.slot.give_back()
 

@@ -26,7 +26,8 @@ from dicom_node.dimse.part10 import (
     read_file_head,
 )
 from dicom_node.dimse.status import describe, is_stored
-from dicom_node.errors import DestinationRefused, DestinationUnreachable
+from dicom_node.dimse.tls import TlsPeer, client_context, handshake_failure
+from dicom_node.errors import ConfigurationError, DestinationRefused, DestinationUnreachable
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # a file's encoded Dataset goes out as it is, piece by piece
 _config.LOG_HANDLER_LEVEL = "none"
@@ -84,12 +85,13 @@ def send_files(
     calling_ae_title: str,
     on_progress: Callable[[SendResult], None] = lambda _result: None,
     timeout_s: float = 60.0,
+    tls: TlsPeer | None = None,
 ) -> list[SendResult]:
     """Send DICOM files by C-STORE, byte for byte, over one association.
 
     Exactly the (SOP Class, Transfer Syntax) pairs of the files are proposed; more than 128 pairs take several
     associations. `on_progress` is called after each file with its result, in the order of sending.
-    timeout_s : longest wait for an answer of the peer.
+    timeout_s : longest wait for an answer of the peer. tls : None: without.
     Returns one result per file, in order of sending. What the network or the peer does is in the results:
     this function raises nothing for it.
     """
@@ -111,7 +113,7 @@ def send_files(
         files = [(p, head) for p, head in sendable if (head.sop_class_uid, head.transfer_syntax_uid) in pairs]
         left = iter(files)
         try:
-            with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
+            with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s, tls=tls) as association:
                 for message_id, (path, head) in enumerate(left, 1):
                     result = _send_one(association, path, head, message_id % 65536, f"{host}:{port}")
                     note(result)
@@ -153,13 +155,18 @@ def _send_one(association: Any, path: Path, head: FileHead, message_id: int, pee
 
 
 def echo(
-    host: str, port: int, called_ae_title: str, calling_ae_title: str, timeout_s: float = CONNECT_TIMEOUT_S
+    host: str,
+    port: int,
+    called_ae_title: str,
+    calling_ae_title: str,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    tls: TlsPeer | None = None,
 ) -> EchoResult:
     """C-ECHO over an association of its own. Raises nothing for what the network or the peer does."""
     started = time.monotonic()
     contexts = [build_context(VERIFICATION)]
     try:
-        with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s) as association:
+        with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s, tls=tls) as association:
             if not association.accepted_contexts:
                 return EchoResult(None, f"{host}:{port} does not take Verification")
             status = association.send_c_echo().get("Status")
@@ -181,6 +188,7 @@ def associated(
     contexts: list[PresentationContext],
     timeout_s: float,
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    tls: TlsPeer | None = None,
 ) -> Iterator[Any]:
     """An established association, released at the end. Raises AssociationRejected, DestinationUnreachable."""
     ae = AE(calling_ae_title)
@@ -188,6 +196,12 @@ def associated(
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = min(CONNECT_TIMEOUT_S, timeout_s)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    tls_args = None
+    if tls is not None:
+        try:
+            tls_args = (client_context(tls.files), tls.server_name or host)
+        except ConfigurationError as error:
+            raise DestinationUnreachable(f"{host}:{port} cannot be reached: {error}") from error
     try:
         association = ae.associate(
             host,
@@ -196,6 +210,7 @@ def associated(
             ae_title=called_ae_title,
             ext_neg=list(roles),
             evt_handlers=[(evt.EVT_CONN_OPEN, _without_nagle)],
+            tls_args=tls_args,
         )
     except (OSError, ValueError) as error:  # a name that is not known, an AE title that is none
         raise DestinationUnreachable(f"{host}:{port} cannot be reached: {error}") from error
@@ -212,7 +227,12 @@ def associated(
             if association.rejected_contexts:  # the library aborts when nothing was accepted
                 names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
                 raise AssociationRejected(f"{host}:{port} ({called_ae_title}) takes none of: {names}", False)
-            raise DestinationUnreachable(f"{host}:{port} ({called_ae_title}) does not answer as a DICOM application")
+            text = f"{host}:{port} ({called_ae_title}) does not answer as a DICOM application"
+            if tls_args is not None and (failure := handshake_failure(tls_args[0])):
+                text = f"{host}:{port}: no TLS connection: {failure}"
+            elif tls_args is not None:
+                text += "; with TLS: it may not trust our certificate, or want one"
+            raise DestinationUnreachable(text)
         yield association
     finally:
         if association.is_established:

@@ -5,6 +5,7 @@ import errno
 SUCCESS = 0x0000
 INVALID_SOP_INSTANCE = 0x0117  # the UID breaks the rules for UIDs (PS3.7 C.5.20)
 SOP_CLASS_NOT_SUPPORTED = 0x0122
+NOT_AUTHORISED = 0x0124
 PROCESSING_FAILURE = 0x0110
 # of N-ACTION (PS3.7 section 10.1.4.1.10); three of them are Failure Reasons of Storage Commitment as well
 NO_SUCH_SOP_INSTANCE = 0x0112

@@ -62,3 +62,28 @@ SELECT part.study_instance_uid,
  WHERE part.association_id = %(association_id)s
  GROUP BY part.study_instance_uid
  ORDER BY part.study_instance_uid;
+
+-- not_audited --
+-- Associations that have ended and are not in the audit trail yet.
+SELECT association_id, receiver, calling_ae_title, called_ae_title, peer_host, opened_at, closed_at, state, stored
+  FROM association
+ WHERE NOT is_audited AND state <> 'open'
+ ORDER BY association_id
+ LIMIT %(limit)s;
+
+-- set_audited --
+-- They are in the trail.
+UPDATE association SET is_audited = true WHERE association_id = ANY(%(association_ids)s);
+
+-- transferred --
+-- What an association brought of each study, by SOP Class: Instances that it was the first with. A study of which
+-- everything was here before has one row with no SOP Class. path: one file of the study.
+SELECT part.study_instance_uid, coalesce(new.sop_class_uid, '') AS sop_class_uid, count(new.sop_instance_uid) AS instances,
+       coalesce(min(new.path), (SELECT path FROM instance AS any_of_it
+                                 WHERE any_of_it.study_instance_uid = part.study_instance_uid LIMIT 1)) AS path
+  FROM study_association AS part
+  LEFT JOIN instance AS new ON new.study_instance_uid = part.study_instance_uid
+                           AND new.association_id = part.association_id
+ WHERE part.association_id = %(association_id)s
+ GROUP BY part.study_instance_uid, new.sop_class_uid
+ ORDER BY part.study_instance_uid, new.sop_class_uid;

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from tiny_objects import dataset_bytes, new_uid, write_object
 
 from dicom_node.delivery import Outcome, pause_s, send
+from dicom_node.dimse.admission import Admission, NotAdmittedError, Reject
 from dicom_node.dimse.requests import InMemory, StoreRequest
 from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.standin import StandInPacs
 from dicom_node.dimse.status import AbortAssociationError, RefusedError
 from dicom_node.errors import ConfigurationError
+from dicom_node.routing.configuration import DestinationTls
 from storage.records import Delivery
 
 
@@ -29,6 +31,7 @@ class Pacs:
     name: str = "pacs"
     type: str = "dimse"
     host: str = "127.0.0.1"
+    tls: DestinationTls | None = None
 
 
 def delivery(number: int, uid: str, path: str, **changes: object) -> Delivery:
@@ -147,8 +150,31 @@ def test_nobody_there(batch: list[Delivery], deliver: Deliver) -> None:
     assert all(not outcome.delivered and outcome.retry_soon for _, outcome in reports)
 
 
+def test_tls_files_that_are_missing_are_told_and_tried_again(
+    batch: list[Delivery], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for tls, told in [
+        (DestinationTls(ca="/nowhere/ca.pem"), "/nowhere/ca.pem cannot be read"),
+        (DestinationTls(certificate="/nowhere/c.pem", key="/nowhere/k.pem"), "password"),
+    ]:
+        outcomes = []
+        monkeypatch.setenv("DICOM_NODE_TLS_KEY_PASSWORD_FILE", str(tmp_path / "none"))
+        send(
+            Pacs(1, tls=tls),
+            batch,
+            read_path=lambda relative: tmp_path / relative,
+            calling_ae_title="NODE",
+            report=lambda _delivery, outcome, outcomes=outcomes: outcomes.append(outcome),
+        )
+        assert len(outcomes) == len(batch)
+        assert all(o.retry_soon and told in o.reason for o in outcomes)
+
+
 def test_we_are_not_known_there(batch: list[Delivery], deliver: Deliver) -> None:
-    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), allowed=lambda *_: False) as port:
+    def stranger(*_: str) -> Admission:
+        raise NotAdmittedError("not known", Reject.CALLING_AE_TITLE)
+
+    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), admit=stranger) as port:
         reports = deliver(port, batch)
     assert len(reports) == 4
     assert all(not o.delivered and not o.retry_soon and "calling AE title" in o.reason for _, o in reports)

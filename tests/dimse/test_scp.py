@@ -21,6 +21,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 from tiny_objects import CT, EXPLICIT_LITTLE, dataset_bytes, new_uid, write_object, write_objects
 
+from dicom_node.dimse.admission import Admission, NotAdmittedError, Reject, Unlimited
 from dicom_node.dimse.contexts import IMPLICIT_LITTLE, TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from dicom_node.dimse.part10 import read_file_head
 from dicom_node.dimse.requests import AssociationFacts, InMemory, StoreRequest
@@ -136,22 +137,24 @@ def test_called_ae_title_must_be_ours(kept: Kept) -> None:
 def test_unknown_sender_is_rejected(kept: Kept) -> None:
     asked = []
 
-    def allowed(calling_ae_title: str, peer_host: str) -> bool:
-        asked.append((calling_ae_title, peer_host))
-        return calling_ae_title == "KNOWN"
+    def admit(calling_ae_title: str, called_ae_title: str, peer_host: str) -> Admission:
+        asked.append((calling_ae_title, called_ae_title, peer_host))
+        if calling_ae_title != "KNOWN":
+            raise NotAdmittedError("sender not known", Reject.CALLING_AE_TITLE)
+        return Unlimited()
 
-    with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed, allowed=allowed) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed, admit=admit) as port:
         assert "calling AE title not recognised" in echo("127.0.0.1", port, "NODE", "STRANGER").reason
         assert echo("127.0.0.1", port, "NODE", "KNOWN").seconds is not None
-    assert asked == [("STRANGER", "127.0.0.1"), ("KNOWN", "127.0.0.1")]
+    assert asked == [("STRANGER", "NODE", "127.0.0.1"), ("KNOWN", "NODE", "127.0.0.1")]
     assert len(kept.ended) == 1
 
 
 def test_a_policy_that_fails_lets_nobody_in(kept: Kept) -> None:
-    def broken(_calling: str, _peer: str) -> bool:
+    def broken(_calling: str, _called: str, _peer: str) -> Admission:
         raise RuntimeError("no answer")
 
-    with running_scp("NODE", open_sink=InMemory(kept.receive), allowed=broken) as port:
+    with running_scp("NODE", open_sink=InMemory(kept.receive), admit=broken) as port:
         assert "rejected" in echo("127.0.0.1", port, "NODE", "SCU").reason
 
 

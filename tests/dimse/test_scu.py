@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_objects import dataset_bytes, new_uid, write_object, write_objects
 
+from dicom_node.dimse.admission import Admission, NotAdmittedError, Reject
 from dicom_node.dimse.part10 import read_file_head
 from dicom_node.dimse.requests import InMemory
 from dicom_node.dimse.scp import running_scp
@@ -85,7 +86,11 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 def test_rejected_for_good_and_for_now(tmp_path: Path) -> None:
     files = list(write_objects(tmp_path, 2).values())
-    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), allowed=lambda *_: False) as port:
+
+    def stranger(*_: str) -> Admission:
+        raise NotAdmittedError("not known", Reject.CALLING_AE_TITLE)
+
+    with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), admit=stranger) as port:
         rejected = send_files(files, "127.0.0.1", port, "PACS", "NODE")
     assert all(r.is_refused and "calling AE title not recognised" in r.reason for r in rejected)
     with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), max_associations=0) as port:

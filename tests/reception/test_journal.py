@@ -20,7 +20,7 @@ from dicom_node.dimse.part10 import read_file_head
 from dicom_node.dimse.requests import AssociationFacts, StoreRequest
 from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.scu import echo, send_files
-from dicom_node.reception import ENTRY_NAME, Incoming, Senders
+from dicom_node.reception import ENTRY_NAME, Incoming
 
 ASSOCIATION = AssociationFacts("0123456789abcdef", "MODALITY1", "LIVERNODE", "10.1.2.3", 1_700_000_000_000_000_000)
 
@@ -160,43 +160,6 @@ def test_time_never_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     names = sorted(os.listdir(tmp_path))
     assert names[-1].endswith("started.json")
     assert (tmp_path / names[-2]).read_bytes().endswith(b"second")
-
-
-# ------------------------------------------------------------------ senders
-
-
-def write_senders(path: Path, senders: list[dict[str, str]], stamp_ns: int) -> None:
-    path.write_text(json.dumps(senders))
-    os.utime(path, ns=(stamp_ns, stamp_ns))
-
-
-def test_senders_take_effect_without_a_restart(tmp_path: Path) -> None:
-    path = tmp_path / "senders.json"
-    senders = Senders(path)
-    assert senders.allowed("ANY", "127.0.0.1")
-    assert not senders.allowed("ANY", "10.1.2.3")
-    write_senders(path, [{"ae_title": "MOD1", "host": "10.1.2.0/24"}, {"ae_title": "MOD2", "host": "localhost"}], 1)
-    assert senders.allowed("MOD1", "10.1.2.3")
-    assert not senders.allowed("MOD1", "10.1.3.3")
-    assert not senders.allowed("mod1", "10.1.2.3")
-    assert not senders.allowed("MOD3", "10.1.2.3")
-    assert not senders.allowed("MOD1", "::1")
-    assert senders.allowed("MOD2", "127.0.0.1")
-    assert not senders.allowed("MOD1", "127.0.0.1")  # loopback is nothing special any more
-    write_senders(path, [{"ae_title": "MOD1", "host": "10.9.9.9"}], 2)
-    assert senders.allowed("MOD1", "10.9.9.9")
-    assert not senders.allowed("MOD1", "10.1.2.3")
-
-
-@pytest.mark.parametrize("content", ["", "{", '"text"', '{"ae_title": "X"}', "[1]"])
-def test_a_broken_list_changes_nothing(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "senders.json"
-    write_senders(path, [{"ae_title": "MOD1", "host": "10.1.2.3"}], 1)
-    senders = Senders(path)
-    assert senders.allowed("MOD1", "10.1.2.3")
-    path.write_text(content)
-    assert senders.allowed("MOD1", "10.1.2.3")
-    assert not senders.allowed("OTHER", "127.0.0.1")
 
 
 # ------------------------------------------------------------------ the process

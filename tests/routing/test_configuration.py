@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.errors import ConfigurationError
-from dicom_node.routing.configuration import load_configuration
+from dicom_node.routing.configuration import DestinationTls, load_configuration
+from dicom_node.routing.sender import Sender
 
 EXAMPLE = """\
 destinations:
@@ -39,7 +40,7 @@ def test_the_contracts_example() -> None:
     configuration = load_configuration(EXAMPLE)
     pacs = configuration.destinations["pacs"]
     assert (pacs.host, pacs.port, pacs.ae_title) == ("10.1.2.3", 104, "PACS")
-    assert [(s.ae_title, s.host) for s in configuration.senders] == [("MODALITY1", "10.1.2.0/24")]
+    assert [(s.ae_title, s.hosts) for s in configuration.senders] == [("MODALITY1", ("10.1.2.0/24",))]
     only = configuration.rules[0]
     assert (only.name, only.run, only.send_to, list(only.roles)) == ("liver CT", "ct_lesion", ("pacs",), ["arterial"])
     assert (only.enabled, only.report_refusal) == (True, False)
@@ -86,6 +87,25 @@ def test_all_problems_are_listed_with_their_lines() -> None:
         ("senders:\n  - {ae_title: X, host: 10.1.2.300/99}\n", "an address, a network"),
         ("senders:\n  - {ae_title: X, host: 10.1.2.300}\n", "an address, a network"),
         ("senders:\n  - {ae_title: 'A\\\\B', host: h}\n", "1 to 16 characters"),
+        ("senders:\n  - {ae_title: X}\n", "line 2: sender X: 'host' is missing"),
+        ("senders:\n  - ae_title: X\n    host: [10.1.2.3,\n      10.1.2.300]\n", "line 4: sender X: host '10.1.2.300'"),
+        ("senders:\n  - {ae_title: X, host: []}\n", "the list is empty"),
+        ("senders:\n  - {ae_title: X, host: {a: b}}\n", "a text or a list of texts"),
+        (
+            "senders:\n  - {ae_title: X, host: h, sop_classes: [CT Image]}\n",
+            "no SOP Class of the standard has this name",
+        ),
+        ("senders:\n  - {ae_title: X, host: h, sop_classes: Verification SOP Class}\n", "is not a storage SOP Class"),
+        ("senders:\n  - {ae_title: X, host: h, sop_classes: [1.2.840.10008.1.20.1]}\n", "is not a storage SOP Class"),
+        ("senders:\n  - {ae_title: X, host: h, max_associations: 0}\n", "a whole number above 0"),
+        ("senders:\n  - {ae_title: X, host: h, max_associations: true}\n", "a whole number above 0"),
+        ("senders:\n  - {ae_title: X, host: h, max_objects_per_second: fast}\n", "a number above 0"),
+        ("senders:\n  - {ae_title: X, host: h, max_megabytes_per_second: .inf}\n", "a number above 0"),
+        ("senders:\n  - {ae_title: X, host: h, max_asociations: 3}\n", "did you mean 'max_associations'?"),
+        (
+            "senders:\n  - {ae_title: X, host: h, called_ae_titles: [A, 'a name too long for one']}\n",
+            "1 to 16 characters",
+        ),
         ("rule: []\n", "did you mean 'rules'"),
         ("- a\n", "pairs are needed"),
         ("5", "pairs are needed"),
@@ -100,7 +120,49 @@ def test_mistakes(text: str, told: str) -> None:
     "host", ["10.1.2.0/24", "10.1.2.3", "::1", "fe80::/10", "ct-scanner.hospital.example", "localhost"]
 )
 def test_hosts_of_senders(host: str) -> None:
-    assert load_configuration(f"senders:\n  - {{ae_title: X, host: '{host}'}}\n").senders[0].host == host
+    assert load_configuration(f"senders:\n  - {{ae_title: X, host: '{host}'}}\n").senders[0].hosts == (host,)
+
+
+def test_everything_about_a_sender() -> None:
+    sender = load_configuration(
+        "senders:\n"
+        "  - ae_title: CT1\n"
+        "    host: [10.1.2.0/24, ct1.hospital.example]\n"
+        "    called_ae_titles: [LIVERNODE, OLDNODE]\n"
+        "    sop_classes: [CT Image Storage, SegmentationStorage, 1.2.276.0.99.1]\n"
+        "    max_associations: 4\n"
+        "    max_objects_per_second: 200\n"
+        "    max_megabytes_per_second: 12.5\n"
+    ).senders[0]
+    assert sender == Sender(
+        "CT1",
+        ("10.1.2.0/24", "ct1.hospital.example"),
+        called_ae_titles=("LIVERNODE", "OLDNODE"),
+        sop_classes=("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.66.4", "1.2.276.0.99.1"),
+        max_associations=4,
+        max_objects_per_second=200.0,
+        max_megabytes_per_second=12.5,
+    )
+
+
+def test_destinations_over_tls() -> None:
+    head = "destinations:\n  pacs: {type: dimse, host: 10.1.2.3, port: 2762, ae_title: PACS, tls: "
+    full = "{ca: /etc/ca.pem, certificate: /etc/node.pem, key: /etc/node.key, server_name: pacs.example}"
+    for text, tls in [
+        ("true", DestinationTls()),
+        ("false", None),
+        ("{ca: /etc/ca.pem}", DestinationTls("/etc/ca.pem")),
+        (full, DestinationTls("/etc/ca.pem", "/etc/node.pem", "/etc/node.key", "pacs.example")),
+    ]:
+        assert load_configuration(head + text + "}\n").destinations["pacs"].tls == tls
+    for text, told in [
+        ("[]", "line 2: destination pacs: tls: true, false or a mapping"),
+        ("yes please", "true, false or a mapping"),
+        ("{certificate: /etc/node.pem}", "a certificate needs its key"),
+        ("{ca: ca.pem}", "the full path of a file"),
+        ("{cafile: /etc/ca.pem}", "unknown key 'cafile'"),
+    ]:
+        assert told in "\n".join(problems(head + text + "}\n"))
 
 
 @pytest.mark.parametrize(
