@@ -12,7 +12,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import uid_to_service_class
 from tiny_objects import CT, dataset_bytes
 
 from dicom_node.dimse.contexts import EXPLICIT_LITTLE, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
@@ -32,6 +34,24 @@ class Reported:
     on_association: Any  # pynetdicom's
 
 
+class _Association(RequestorAssociation):
+    """Takes reports beside requests of its own.
+
+    The library serves N-EVENT-REPORT in a thread of its own that says "not paused" at its end, whatever the
+    association's loop does at that moment; a request sent just then would wait for ever. And a release that overtakes
+    the response would kill the library's thread: `answering` is held until it is out.
+    """
+
+    answering: threading.Lock
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        if isinstance(msg, N_EVENT_REPORT) and msg.MessageIDBeingRespondedTo is None:
+            with self.answering:
+                uid_to_service_class(STORAGE_COMMITMENT)(self).SCP(msg, self._accepted_cx[context_id])
+        else:
+            super()._serve_request(msg, context_id)
+
+
 class Modality:
     """Sends images, asks for commitment, and remembers the reports that it gets, on any association."""
 
@@ -40,6 +60,11 @@ class Modality:
         self.reports: list[Reported] = []
         self.report_status = 0x0000  # answered to N-EVENT-REPORT
         self._changed = threading.Condition()
+
+    def has(self, count: int, within_s: float) -> bool:
+        """Whether so many reports are there within a time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.reports) >= count, within_s)
 
     def wait_for(self, count: int, timeout_s: float = 10.0) -> list[Reported]:
         """The reports once there are so many. Raises AssertionError."""
@@ -56,13 +81,15 @@ class Modality:
         contexts = [build_context(CT, EXPLICIT_LITTLE), build_context(STORAGE_COMMITMENT)]
         handlers = [(evt.EVT_N_EVENT_REPORT, self._take)]
         made: Any = ae.associate("127.0.0.1", port, contexts=contexts, ae_title=called, evt_handlers=handlers)
-        made.__class__ = RequestorAssociation
+        made.__class__ = _Association
+        made.answering = threading.Lock()
         assert made.is_established
         try:
             yield made
         finally:
-            if made.is_established:
-                made.release()
+            with made.answering:
+                if made.is_established:
+                    made.release()
 
     @contextmanager
     def listening(self, port: int = 0, *, takes_role: bool | None = True) -> Iterator[int]:

@@ -87,7 +87,7 @@ class Bench:
     def schedule_until_reported(self, modality: Modality, count: int = 1) -> list[Reported]:
         def is_reported() -> bool:
             self.schedule()
-            return len(modality.reports) >= count
+            return modality.has(count, within_s=0.1)
 
         wait_until(is_reported, "the report", 60)
         return modality.wait_for(count)
@@ -514,7 +514,7 @@ def stocked(
         yield bench, kinds
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_mixture_is_reported_reference_by_reference(
     stocked: tuple[Bench, dict[str, tuple[int, bool]]], data: st.DataObject
