@@ -308,7 +308,7 @@ def _plain_address(address: str) -> str:
 class _Server(AssociationServer):
     """Holds the listening socket. SO_REUSEADDR (the library's) lets a restarted receiver take its port at once."""
 
-    request_queue_size = 1024
+    request_queue_size = 4096  # what does not fit waits a second for its next SYN
     acceptor: _Acceptor
 
     def enter(self, connection: socket.socket, address: Any, request: A_ASSOCIATE_RQ, behind: bytes) -> None:
