@@ -3,8 +3,8 @@
 import struct
 from dataclasses import dataclass
 
-C_STORE_RQ = 0x0001
-_C_STORE_RSP = 0x8001
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+RESPONSE = 0x8000  # set in the Command Field of every response
 _NO_DATASET = 0x0101
 
 # elements of group 0000 (PS3.7 Table E.1-1)
@@ -75,16 +75,23 @@ def _uid(values: dict[int, bytes], element: int) -> str:
 
 
 def store_response(
-    context_id: int, message_id: int, sop_class_uid: str, sop_instance_uid: str, status: int, comment: str = ""
+    context_id: int,
+    message_id: int,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    status: int,
+    comment: str = "",
+    request_field: int = C_STORE_RQ,
 ) -> bytes:
-    """C-STORE-RSP as one whole P-DATA-TF PDU (PS3.7 Table 9.3-2, PS3.8 section 9.3.5).
+    """C-STORE-RSP, or the response to another request, as one whole PDU (PS3.7 Table 9.3-2, PS3.8 section 9.3.5).
 
     An empty UID is left out. comment : Error Comment (0000,0902), ASCII, at most 64 characters are sent.
+    request_field : Command Field of the request.
     """
     elements = b""
     if sop_class_uid:
         elements += _text(_AFFECTED_SOP_CLASS_UID, sop_class_uid, b"\0")
-    elements += _short(_COMMAND_FIELD, _C_STORE_RSP)
+    elements += _short(_COMMAND_FIELD, request_field | RESPONSE)
     elements += _short(_MESSAGE_ID_BEING_RESPONDED_TO, message_id)
     elements += _short(_COMMAND_DATA_SET_TYPE, _NO_DATASET)
     elements += _short(_STATUS, status)

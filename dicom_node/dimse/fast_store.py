@@ -12,8 +12,17 @@ from dataclasses import dataclass
 import structlog
 
 from dicom_node.dimse.admission import Admission
-from dicom_node.dimse.command import C_STORE_RQ, Command, MalformedCommandError, decode, store_response
-from dicom_node.dimse.contexts import is_storage_class, is_uid
+from dicom_node.dimse.command import (
+    C_CANCEL_RQ,
+    C_ECHO_RQ,
+    C_STORE_RQ,
+    RESPONSE,
+    Command,
+    MalformedCommandError,
+    decode,
+    store_response,
+)
+from dicom_node.dimse.contexts import VERIFICATION, is_storage_class, is_uid
 from dicom_node.dimse.dataset_start import MAX_START_BYTES
 from dicom_node.dimse.observer import Observer
 from dicom_node.dimse.pdata import MalformedPduError
@@ -24,6 +33,7 @@ from dicom_node.dimse.status import (
     NOT_AUTHORISED,
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
+    UNRECOGNISED_OPERATION,
     AbortAssociationError,
     RefusedError,
     describe,
@@ -139,16 +149,21 @@ class StoreMessages:
             command = decode(encoded)
         except MalformedCommandError as error:
             raise MalformedPduError(f"no Command Set: {error}") from None
-        if command.command_field != C_STORE_RQ:
+        context = self._contexts.get(context_id)
+        field = command.command_field or 0
+        is_ours = field == C_STORE_RQ or (context is not None and _is_foreign(field, context.abstract_syntax))
+        is_request = not field & RESPONSE and field != C_CANCEL_RQ
+        if (context is None and is_ours) or (is_request and command.message_id is None):
+            log.warning("aborted: a request on a context that was not accepted, or without Message ID")
+            raise AbortAssociationError
+        if not is_ours:
             if command.has_dataset:
                 self._others[context_id] = (encoded, bytearray())
             else:
                 self._hand_on(context_id, encoded, None)
             return
-        context = self._contexts.get(context_id)
         if context is None or command.message_id is None:
-            log.warning("aborted: C-STORE on a context that was not accepted, or without Message ID")
-            raise AbortAssociationError
+            raise MalformedPduError(f"an unexpected response, command field {field:04X}")
         arriving = self._arriving(command, command.message_id, context)
         if command.has_dataset:
             self._objects[context_id] = arriving
@@ -159,8 +174,10 @@ class StoreMessages:
         request = StoreRequest(
             self._association, command.sop_class_uid, command.sop_instance_uid, context.transfer_syntax
         )
-        arriving = _Arriving(request, message_id)
+        arriving = _Arriving(request, message_id, command.command_field or 0)
         try:
+            if command.command_field != C_STORE_RQ:
+                raise RefusedError(UNRECOGNISED_OPERATION, "no such operation on this presentation context")
             _check(request, context.abstract_syntax)
             if not self._admission.takes(request.sop_class_uid):
                 raise RefusedError(NOT_AUTHORISED, "this SOP Class is not taken from this sender")
@@ -197,6 +214,7 @@ class StoreMessages:
                 request.sop_instance_uid if status == SUCCESS or is_uid(request.sop_instance_uid) else "",
                 status,
                 comment,
+                arriving.request_field,
             )
         )
         if status == SUCCESS:
@@ -223,10 +241,11 @@ class StoreMessages:
 class _Arriving:
     """One object on its way in."""
 
-    __slots__ = ("begun", "failure", "message_id", "n_bytes", "pending", "request", "sink", "start")
+    __slots__ = ("begun", "failure", "message_id", "n_bytes", "pending", "request", "request_field", "sink", "start")
 
-    def __init__(self, request: StoreRequest, message_id: int) -> None:
+    def __init__(self, request: StoreRequest, message_id: int, request_field: int) -> None:
         self.request = request
+        self.request_field = request_field  # C-STORE, or an operation that is refused
         self.message_id = message_id
         self.sink: ObjectSink | None = None
         self.failure: Exception | None = None  # known before the end; what still comes is read and dropped
@@ -261,6 +280,13 @@ class _Arriving:
                 self.sink.discard()
             self.sink = None
         self.pending.clear()
+
+
+def _is_foreign(field: int, abstract_syntax: str) -> bool:
+    """Whether a storage or verification context has no use for this operation: nobody else would answer it."""
+    if abstract_syntax != VERIFICATION and not is_storage_class(abstract_syntax):
+        return False
+    return field not in (C_ECHO_RQ, C_CANCEL_RQ)
 
 
 def _check(request: StoreRequest, abstract_syntax: str) -> None:

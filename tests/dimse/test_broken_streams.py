@@ -81,6 +81,14 @@ def cut_short(length: int) -> bytes:
             p_data(pdv(1, command_set({0x0100: us(1), 0x0800: us(1), 0x1000: b"2.25.1"}), True, True)),
             id="a command without Message ID",
         ),
+        pytest.param(
+            p_data(pdv(3, command_set({0x0100: us(0x30), 0x0800: us(0x0101)}), True, True)),
+            id="C-ECHO without Message ID",
+        ),
+        pytest.param(
+            p_data(pdv(1, command_set({0x0100: us(0x8001), 0x0120: us(1), 0x0800: us(0x0101)}), True, True)),
+            id="a response to nothing",
+        ),
         pytest.param(COMMAND + cut_short(0), id="PDV of 0 bytes"),
         pytest.param(COMMAND + cut_short(1), id="PDV of 1 byte"),
         pytest.param(COMMAND + cut_short(len(DATA) + 3), id="PDV longer than its PDU"),
@@ -129,6 +137,19 @@ def test_a_cancel_of_a_store_is_passed_over(kept: Kept, port: int) -> None:
         assert scu.store(2, UID, DATA).status == 0
         scu.send(p_data(pdv(1, cancel_rq(2), True, True)))
         assert scu.echo(3).status == 0
+        scu.release()
+    assert kept.datasets == {UID: DATA}
+
+
+@pytest.mark.parametrize("context_id", [1, 3])
+@pytest.mark.parametrize("field", [0x10, 0x20, 0x21, 0x100, 0x110, 0x120, 0x130, 0x140, 0x150, 0x7777])
+def test_operations_that_there_are_not_are_answered(kept: Kept, port: int, context_id: int, field: int) -> None:
+    with RawScu(port) as scu:
+        scu.associate(CONTEXTS, called="NODE")
+        scu.send_message(context_id, store_rq(1, UID, other={0x0100: us(field)}), DATA)
+        answer = scu.answer()
+        assert (answer.field, answer.message_id, answer.status) == (field | 0x8000, 1, 0x0211)  # PS3.7 Annex C
+        assert scu.store(2, UID, DATA).status == 0
         scu.release()
     assert kept.datasets == {UID: DATA}
 
