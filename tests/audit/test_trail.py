@@ -151,8 +151,13 @@ class Server:
     def _read(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream:
             try:
-                while count := b"".join(iter(lambda: stream.read(1), b" ")):
-                    self.messages.append(stream.read(int(count)))
+                count = b""
+                while digit := stream.read(1):
+                    if digit == b" ":
+                        self.messages.append(stream.read(int(count)))
+                        count = b""
+                    else:
+                        count += digit
             except (OSError, ValueError):
                 return
 
