@@ -149,9 +149,9 @@ class RawScu:
     """One connection. After `associate`: `accepted` maps context ids to Transfer Syntaxes, `peer_max_pdu_bytes` is
     the peer's limit (0: none)."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
+    def __init__(self, port: int, timeout_s: float = 10.0, nodelay: bool = True) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
         self.accepted: dict[int, str] = {}
         self.results: dict[int, int] = {}  # context id -> result of its negotiation (PS3.8 Table 9-18)
         self.peer_max_pdu_bytes = 0

@@ -383,10 +383,11 @@ class _NodeDul(DULServiceProvider):
                 continue
             if now < self.answer_expected_until and not connection.is_readable(_ANSWER_TURN_MS):
                 return came
+            if self.messages.is_busy or self.reader.bytes_left:
+                connection.acknowledge_now()  # many senders write the header of a PDU, and then wait
             if not self.messages.is_busy:
                 connection.make_room()
             else:
-                connection.acknowledge_now()
                 if connection.begin >= association.host.write_after_bytes or connection.room < _SMALLEST_READ_BYTES:
                     with association.host.turn:
                         self.messages.flush()

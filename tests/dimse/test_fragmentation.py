@@ -204,6 +204,24 @@ def test_thousands_of_tiny_fragments_reach_the_disk(tmp_path: Path, size: int) -
     assert path.read_bytes() == file_head(CT, "2.25.1", EXPLICIT_LITTLE) + dataset
 
 
+def test_a_sender_with_nagles_algorithm_does_not_wait_for_acknowledgements(kept: Kept, port: int) -> None:
+    kept.committed.clear()
+    dataset, count = bytes(33_000), 50  # smaller than a segment of loopback: all of it waits for the header's ACK
+    with RawScu(port, nodelay=False) as scu:
+        scu.associate(CONTEXTS, called="NODE")
+        started = time.monotonic()
+        for number in range(1, count + 1):
+            command = p_data(pdv(1, store_rq(number, f"2.25.{number}"), True, True))
+            data = p_data(pdv(1, dataset, False, True))
+            for written in (command[:12], command[12:], data[:12], data[12:]):  # as DCMTK writes
+                scu.send(written)
+            assert scu.answer().status == 0
+        seconds = time.monotonic() - started
+        scu.release()
+    assert len(kept.committed) == count
+    assert seconds < count * 0.020  # a delayed ACK takes 0.040 s
+
+
 def test_a_slow_peer_is_kept_and_a_silent_one_is_not(kept: Kept) -> None:
     kept.committed.clear()
     dataset = bytes(range(256)) * 40
