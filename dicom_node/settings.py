@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     )
     workers: int = Field(1, description="inference workers", ge=1)
     receivers: int = Field(0, description="receivers on the port; 0: one per core, at most 4", ge=0, le=64)
-    max_associations: int = Field(50, description="associations at one time", ge=1)
+    max_associations: int = Field(200, description="associations at one time", ge=1)
     network_timeout_s: float = Field(60.0, description="an association silent for so long is aborted")
     durable_ack: str = Field(
         "fsync",
