@@ -97,33 +97,31 @@ class ReviewNet(nn.Module):
 
 
 class Judge(nn.Module):
-    """Several small perceptrons on the same standardised numbers; they disagree where they have not learned enough.
+    """Small perceptrons on the same standardised numbers: some tell lesions from others, some tell the class.
 
-    forward: [N, numbers] -> logits: while training [N, out_channels, heads], else of the mean probability
+    They disagree where they have not learned enough, and their mean probability counts.
+    forward: [N, numbers] -> logits, channel 0 "no lesion": while training [N, out_channels, heads], else
     [N, out_channels].
     """
 
     def __init__(self, numbers: int, out_channels: int, hidden: int, heads: int) -> None:
         super().__init__()
         self.standardise = nn.BatchNorm1d(numbers, affine=False)
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(numbers, hidden),
-                nn.GELU(),
-                nn.Dropout(0.3),
-                nn.Linear(hidden, hidden),
-                nn.GELU(),
-                nn.Dropout(0.3),
-                nn.Linear(hidden, out_channels),
-            )
-            for _ in range(heads)
-        )
+        self.lesion = nn.ModuleList(_perceptron(numbers, hidden, 1) for _ in range(heads))
+        self.kind = nn.ModuleList(_perceptron(numbers, hidden, out_channels - 1) for _ in range(heads))
 
     def forward(self, numbers: Tensor) -> Tensor:
         values = self.standardise(numbers).clamp(-5, 5)
-        if self.training:
-            values = values + 0.1 * torch.randn_like(values)
-        answers = torch.stack([head(values) for head in self.heads], -1)
+        if self.training:  # numbers of another scanner's images would not be quite these
+            values = values + 0.3 * torch.randn_like(values)
+        lesion = torch.stack([head(values) for head in self.lesion], -1)
+        kind = nnf.log_softmax(torch.stack([head(values) for head in self.kind], -1), 1)
+        answers = torch.cat([nnf.logsigmoid(-lesion), nnf.logsigmoid(lesion) + kind], 1)
         if self.training:
             return answers
-        return torch.log(torch.softmax(answers, 1).mean(-1) + 1e-8)
+        none, shares = answers[:, :1].exp().mean(-1), kind.exp().mean(-1)
+        return torch.log(torch.cat([none, (1 - none) * shares], 1) + 1e-8)
+
+
+def _perceptron(numbers: int, hidden: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(numbers, hidden), nn.GELU(), nn.Dropout(0.5), nn.Linear(hidden, out))

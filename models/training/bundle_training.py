@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import nn
 
 from models.bundle import SHIPPED, bundle_folder, open_bundle, pick_device, read_config, sha256_of
+from models.networks import ReviewNet
 from models.training import ct_review
 from models.training.cases import Sample, read_samples, write_phantoms
 from models.training.ct_review import Propose
@@ -88,12 +89,15 @@ def train(
         load_state(network, start_from)
     normalise = parser.get_parsed_content("preprocessing")
     rng = np.random.default_rng(seed)
-    learner = network
+    learner: nn.Module = network
     if bundle == "ct_review":
         if propose is None:
             raise ValueError(f"training {bundle} needs propose, which divides what ct_lesion says into candidates")
+        if not isinstance(network, ReviewNet):
+            raise ValueError(f"bundle {bundle}: network_def must be a ReviewNet, got {type(network).__name__}")
         found = _cases_with_candidates(samples, propose, folder.parent, device, show_progress)
-        table = ct_review.table_of(found, network.to(pick_device(device)).eval(), normalise, rng, ct_review.VIEWS)
+        network.to(pick_device(device)).eval()
+        table = ct_review.table_of(found, network, normalise, rng, ct_review.VIEWS)
         learner, steps = network.judge, steps or ct_review.STEPS
         batches = partial(ct_review.batches, table, rng, batch)
     else:
@@ -162,13 +166,11 @@ def _look_again(
 
 def _cases_with_candidates(
     samples: list[Sample], propose: Propose, root: Path, device: str, show_progress: bool
-) -> list[ct_review.Case]:
+) -> Iterator[ct_review.Case]:
     lesion = open_bundle("ct_lesion", device, root=root)
     with Progress(disable=not show_progress) as bar:
-        return [
-            ct_review.case_of(sample, lesion(sample["lesion_image"].astype(np.float32)), propose)
-            for sample in bar.track(samples, description="finding candidates")
-        ]
+        for sample in bar.track(samples, description="finding candidates"):
+            yield ct_review.case_of(sample, lesion(sample["lesion_image"].astype(np.float32)), propose)
 
 
 def _make_phantoms(cache: Path, numbers: range, show_progress: bool) -> None:

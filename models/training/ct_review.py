@@ -1,6 +1,6 @@
 """Recipe of the bundle ct_review: whether a candidate of ct_lesion is a lesion, and of which class."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ DESCRIPTION = (
     "phases, the probabilities of ct_lesion and the candidate's voxels."
 )
 BATCH = 128
-STEPS = 700
+STEPS = 300
 VIEWS = 2
 # SD of what registration leaves over.
 MOTION_MM = 1.0
@@ -155,7 +155,7 @@ class Table:
 
 
 def table_of(
-    cases: Sequence[Case], network: ReviewNet, normalise: Normalise, rng: np.random.Generator, views: int
+    cases: Iterable[Case], network: ReviewNet, normalise: Normalise, rng: np.random.Generator, views: int
 ) -> Table:
     """Look at every candidate `views` times, each time a little beside its middle, the arterial phase displaced."""
     rows, kinds, weights = [], [], []

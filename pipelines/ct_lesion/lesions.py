@@ -101,10 +101,12 @@ def proposals(
     liver = lesion + parenchyma
     if within is not None:
         lesion, liver = lesion * within, liver * within
-    reach = largest_piece(liver > 0.5)
-    if reach.any():
-        reach = ndimage.distance_transform_edt(~reach, sampling=spacing_mm) <= LIVER_MARGIN_MM
-    labels = _divided(_grown(np.where(reach, lesion, 0).astype(np.float32)), spacing_mm)
+    organ = largest_piece(liver > 0.5)
+    reach = organ
+    if organ.any():
+        reach = ndimage.distance_transform_edt(~organ, sampling=spacing_mm) <= LIVER_MARGIN_MM
+    smallest = max(1, int(np.ceil(MIN_VOLUME_MM3 / np.prod(spacing_mm))))
+    labels = _divided(_grown(np.where(reach, lesion, 0).astype(np.float32), smallest), spacing_mm)
     return Proposals(lesion, liver, _plausible(labels, spacing_mm, parenchyma, coarse_liver))
 
 
@@ -153,10 +155,11 @@ def _outline(peak: float) -> float:
     return min(0.5, 0.6 * peak)
 
 
-def _grown(probability: NDArray[np.float32]) -> NDArray[np.int32]:
+def _grown(probability: NDArray[np.float32], smallest: int) -> NDArray[np.int32]:
     """Hysteresis, level by level: pieces that hold a voxel over the level and nothing found before.
 
-    A piece over the level whose surroundings run into something found before is taken as it is, unless it touches that.
+    Pieces of less than `smallest` voxels are left out. A piece over the level whose surroundings run into something
+    found before is taken as it is, unless it touches that.
     """
     grown = np.zeros(probability.shape, dtype=np.int32)
     for level in LEVELS:
@@ -165,6 +168,7 @@ def _grown(probability: NDArray[np.float32]) -> NDArray[np.int32]:
             keep = np.zeros(count + 1, dtype=bool)
             keep[pieces[probability >= level]] = True
             keep[pieces[grown > 0 if reach < level else ndimage.binary_dilation(grown > 0, np.ones((3, 3, 3)))]] = False
+            keep &= np.bincount(pieces.ravel(), minlength=count + 1) >= smallest
             keep[0] = False
             names = np.where(keep, np.cumsum(keep) + int(grown.max()), 0).astype(np.int32)
             grown = np.where(keep[pieces], names[pieces], grown)
