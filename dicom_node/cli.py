@@ -439,9 +439,18 @@ def train(
     """Train a bundle from phantoms or from a site's own cases."""
     from dicom_node.single import read_ct_phases
     from models.training import train as train_bundle
+    from pipelines.ct_lesion.lesions import proposals
 
     target = out_dir or Path("bundles") / bundle
-    train_bundle(bundle, data_dir=data, read_phases=read_ct_phases, device=device, minutes=minutes, out_dir=target)
+    train_bundle(
+        bundle,
+        data_dir=data,
+        read_phases=read_ct_phases,
+        propose=proposals,
+        device=device,
+        minutes=minutes,
+        out_dir=target,
+    )
     out.print(f"bundle written to {target}; set DICOM_NODE_BUNDLES_DIR={target.parent} to use it")
 
 

@@ -14,7 +14,7 @@ PIPELINES: dict[str, Pipeline] = {
                 Role("arterial", "CT of the liver in the arterial phase"),
                 Role("portal_venous", "CT of the liver in the portal-venous phase"),
             ),
-            bundles=("ct_liver", "ct_lesion"),
+            bundles=("ct_liver", "ct_lesion", "ct_review"),
             queue="gpu",
             module="pipelines.ct_lesion",
         ),

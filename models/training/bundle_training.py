@@ -3,8 +3,9 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,20 @@ from monai.bundle.config_parser import ConfigParser
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from models.bundle import SHIPPED, bundle_folder, pick_device, read_config, sha256_of
+from models.bundle import SHIPPED, bundle_folder, open_bundle, pick_device, read_config, sha256_of
+from models.networks import ReviewNet
+from models.training import ct_review
 from models.training.cases import Sample, read_samples, write_phantoms
+from models.training.ct_review import Propose
 from models.training.loop import Budget, fit, save_state
 from models.training.loop import Progress as Step
 from models.training.site_cases import PhasesLike, sample_of_site_case
 
-RECIPES = {"ct_liver": "models.training.ct_liver", "ct_lesion": "models.training.ct_lesion"}
+RECIPES = {
+    "ct_liver": "models.training.ct_liver",
+    "ct_lesion": "models.training.ct_lesion",
+    "ct_review": "models.training.ct_review",
+}
 IN_CHANNELS = ("arterial", "portal_venous")
 # Finds and reads the two phases below a case folder's dicom/. The node hands it in: recognising series is its business.
 ReadPhases = Callable[[Path], PhasesLike]
@@ -34,6 +42,7 @@ def train(
     out_dir: Path | str | None = None,
     data_dir: Path | str | None = None,
     read_phases: ReadPhases | None = None,
+    propose: Propose | None = None,
     cache_dir: Path | str | None = None,
     cases: int = 300,
     device: str = "auto",
@@ -49,6 +58,8 @@ def train(
     Without data_dir the bundle learns from `cases` simulated patients, made once into cache_dir (a folder beside
     out_dir when None). With data_dir it learns from a site's case folders, whose phases read_phases finds and reads
     from <case>/dicom; their lesions count as spheres of their diameter, because the folders carry no lesion masks.
+    ct_review learns from the candidates that propose finds in what the bundle ct_lesion says: the one beside out_dir if
+    there is one, else the shipped one.
     minutes and steps limit the training, whichever ends first. start_from: a state dict
     to go on from. The same seed, steps and thread count give the same weights on one machine.
     Raises ValueError for an unknown bundle or when there is nothing to learn from.
@@ -60,8 +71,9 @@ def train(
     torch.manual_seed(seed)
     if data_dir is None:
         cache = Path(cache_dir) if cache_dir is not None else folder.parent / ".samples"
-        _make_phantoms(cache, cases, show_progress)
-        samples = load_samples(cache, recipe.PREFIX)[:cases]
+        numbers = range(recipe.FIRST_PATIENT, recipe.FIRST_PATIENT + cases)
+        _make_phantoms(cache, numbers, show_progress)
+        samples = load_samples(cache, recipe.PREFIX, numbers)
         source = f"{len(samples)} simulated patients"
     else:
         if read_phases is None:
@@ -76,6 +88,20 @@ def train(
     if start_from is not None:
         load_state(network, start_from)
     normalise = parser.get_parsed_content("preprocessing")
+    rng = np.random.default_rng(seed)
+    learner: nn.Module = network
+    if bundle == "ct_review":
+        if propose is None:
+            raise ValueError(f"training {bundle} needs propose, which divides what ct_lesion says into candidates")
+        if not isinstance(network, ReviewNet):
+            raise ValueError(f"bundle {bundle}: network_def must be a ReviewNet, got {type(network).__name__}")
+        found = _cases_with_candidates(samples, propose, folder.parent, device, show_progress)
+        network.to(pick_device(device)).eval()
+        table = ct_review.table_of(found, network, normalise, rng, ct_review.VIEWS)
+        learner, steps = network.judge, steps or ct_review.STEPS
+        batches = partial(ct_review.batches, table, rng, batch)
+    else:
+        batches = partial(recipe.batches, samples, rng, batch, normalise)
     state = folder.parent / f".{bundle}.checkpoint.pt"
     began = time.monotonic()
     last = [Step(0, 0.0, 0.0, 0.0)]
@@ -92,7 +118,6 @@ def train(
             last[0] = step
             bar.update(task, completed=step.fraction, step=step.step, loss=step.loss)
 
-        rng = np.random.default_rng(seed)
         rounds = 2 if hasattr(recipe, "hard_points") else 1
         budget = Budget(steps=steps and -(-steps // rounds), minutes=minutes and minutes / rounds)
         for number in range(rounds):
@@ -100,8 +125,8 @@ def train(
                 _look_again(network, samples, recipe, parser, rng)
                 steps_before += last[0].step
             kept = fit(
-                network,
-                recipe.batches(samples, rng, batch, normalise),
+                learner,
+                batches(),
                 recipe.loss,
                 budget,
                 device=str(pick_device(device)),
@@ -109,8 +134,8 @@ def train(
                 checkpoint=state,
                 on_step=on_step,
             )
-            network.load_state_dict(kept.state_dict())
-    save_state(kept, state)
+            learner.load_state_dict(kept.state_dict())
+    save_state(network, state)
     facts = {
         "data": source,
         "steps": steps_before + last[0].step,
@@ -139,16 +164,25 @@ def _look_again(
             sample["lesion_hard"] = recipe.hard_points(answer, sample, rng)
 
 
-def _make_phantoms(cache: Path, cases: int, show_progress: bool) -> None:
+def _cases_with_candidates(
+    samples: list[Sample], propose: Propose, root: Path, device: str, show_progress: bool
+) -> Iterator[ct_review.Case]:
+    lesion = open_bundle("ct_lesion", device, root=root)
     with Progress(disable=not show_progress) as bar:
-        for number in bar.track(range(cases), description="simulating patients"):
+        for sample in bar.track(samples, description="finding candidates"):
+            yield ct_review.case_of(sample, lesion(sample["lesion_image"].astype(np.float32)), propose)
+
+
+def _make_phantoms(cache: Path, numbers: range, show_progress: bool) -> None:
+    with Progress(disable=not show_progress) as bar:
+        for number in bar.track(numbers, description="simulating patients"):
             write_phantoms(cache, number, 1)
 
 
-def load_samples(cache: Path, prefix: str) -> list[Sample]:
-    """Read all samples of a folder into memory: the arrays whose name starts with `prefix`."""
+def load_samples(cache: Path, prefix: str, numbers: range) -> list[Sample]:
+    """Read the samples of these patients into memory: the arrays whose name starts with `prefix`."""
     samples = []
-    for path in read_samples(cache):
+    for path in read_samples(cache, numbers):
         with np.load(path) as file:
             samples.append({key: file[key] for key in file.files if key.startswith(prefix)})
     return samples
@@ -166,6 +200,7 @@ def install(bundle: str, state: Path, folder: Path, facts: dict[str, Any]) -> No
     Configuration, licence and model card come from the shipped bundle unless they are there already.
     """
     recipe = import_module(RECIPES[bundle])
+    in_channels = getattr(recipe, "IN_CHANNELS", IN_CHANNELS)
     source = SHIPPED / bundle
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -192,7 +227,7 @@ def install(bundle: str, state: Path, folder: Path, facts: dict[str, Any]) -> No
         "intended_use": "research use; trained on simulated data",
         "trained_on": f"{facts['data']}; {facts['steps']} steps",
         "spacing_mm": list(recipe.SPACING_MM),
-        "in_channels": list(IN_CHANNELS),
+        "in_channels": list(in_channels),
         "channels": list(recipe.CHANNELS),
         "training": facts,
         "network_data_format": {
@@ -201,12 +236,12 @@ def install(bundle: str, state: Path, folder: Path, facts: dict[str, Any]) -> No
                     "type": "image",
                     "format": "hounsfield",
                     "modality": "CT",
-                    "num_channels": len(IN_CHANNELS),
+                    "num_channels": len(in_channels),
                     "spatial_shape": ["*", "*", "*"],
                     "dtype": "float32",
                     "value_range": [-1024, 3071],
                     "is_patch_data": True,
-                    "channel_def": {str(i): name for i, name in enumerate(IN_CHANNELS)},
+                    "channel_def": {str(i): name for i, name in enumerate(in_channels)},
                 }
             },
             "outputs": {

@@ -7,12 +7,16 @@ A sample file (npz) holds, int16 HU and uint8 labels, all [slice, row, column]:
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.phantoms.acquisition import Scan, add_noise, blur
 from models.phantoms.ct import CtCase, simulate_ct_case
+from models.phantoms.fields import Grid
+from models.phantoms.lesions import CLASSES
 
 LESION_SPACING_MM = (3.0, 1.5, 1.5)
 LIVER_SPACING_MM = (6.0, 4.5, 4.5)
@@ -54,15 +58,68 @@ def sample_of(case: CtCase) -> Sample:
     }
 
 
+def coarse_noise(scan: Scan, pixel_mm: float) -> float:
+    """SD in HU after the mean of 2 x 2 pixels of a scan whose pixels are `pixel_mm` wide, as the pipeline takes it.
+
+    Noise of correlation length k has the autocorrelation exp(-d^2 / 4 k^2) at distance d.
+    """
+    near = float(np.exp(-((pixel_mm / max(scan.kernel_mm, 1e-3)) ** 2) / 4))
+    return scan.noise_hu * float(np.sqrt((1 + 2 * near + near**2) / 4))
+
+
+def simulate_sample(seed: int) -> CtCase:
+    """A case on LESION_SPACING_MM that was scanned with slices of 2.5, 3 or 5 mm, as the pipeline would resample it.
+
+    Motion is added while training, differently each time: the phases match here. Half of the patients get five to
+    nine lesions of any class, so that each simulated liver teaches more.
+    """
+    rng = np.random.default_rng([seed, 0x51])
+    kinds = [str(k) for k in rng.choice(CLASSES, size=rng.integers(5, 10))] if rng.random() < 0.5 else None
+    thickness = float(rng.choice([2.5, 3.0, 5.0], p=[0.35, 0.4, 0.25]))
+    _, row, column = LESION_SPACING_MM
+    count = round(240 / thickness)
+    case = simulate_ct_case(
+        seed,
+        spacing_mm=(thickness, row, column),
+        shape=(count, 240, 280),
+        motion_mm=0.0,
+        noise=False,
+        kinds=kinds,
+    )
+    phases = []
+    for volume, scan in zip((case.arterial, case.portal_venous), case.scans, strict=True):
+        quiet = replace(scan, noise_hu=coarse_noise(scan, row / 2))
+        phases.append(add_noise(blur(volume, scan, case.grid), rng, quiet, case.grid))
+    grid = Grid.centred((80, 240, 280), LESION_SPACING_MM)
+    at = (grid.axes()[0].ravel() - case.grid.origin_mm[0]) / thickness
+    at = np.clip(at, 0, count - 1)
+    lower = np.minimum(np.floor(at).astype(int), count - 2)
+    share = (at - lower).astype(np.float32)[:, None, None]
+    nearest = np.rint(at).astype(int)
+    arterial, portal = (v[lower] + share * (v[lower + 1] - v[lower]) for v in phases)
+    return replace(
+        case,
+        grid=grid,
+        arterial=arterial,
+        portal_venous=portal,
+        liver=case.liver[nearest],
+        lesion_labels=case.lesion_labels[nearest],
+    )
+
+
+def sample_path(folder: Path, number: int) -> Path:
+    """Where the sample of a simulated patient lies."""
+    return folder / f"phantom-{number:06d}.npz"
+
+
 def write_phantoms(folder: Path, first: int, count: int) -> None:
     """Simulate `count` training samples into `folder`, leaving out those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
-        path = folder / f"phantom-{number:06d}.npz"
+        path = sample_path(folder, number)
         if path.exists():
             continue
-        # Motion is added while training, differently each time: the phases match here.
-        case = simulate_ct_case(TRAINING_SEEDS + number, spacing_mm=LESION_SPACING_MM, motion_mm=0.0)
+        case = simulate_sample(TRAINING_SEEDS + number)
         if not case.liver.any():
             continue
         aside = path.with_suffix(".part.npz")
@@ -70,6 +127,6 @@ def write_phantoms(folder: Path, first: int, count: int) -> None:
         os.replace(aside, path)
 
 
-def read_samples(folder: Path) -> list[Path]:
-    """Sample files that are complete."""
-    return sorted(p for p in folder.glob("*.npz") if not p.name.endswith(".part.npz"))
+def read_samples(folder: Path, numbers: range) -> list[Path]:
+    """Sample files of these patients, as far as they are there."""
+    return [path for number in numbers if (path := sample_path(folder, number)).is_file()]

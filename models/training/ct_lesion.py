@@ -24,6 +24,7 @@ SMALL_MM, SMALL_WEIGHT = 25.0, 4.0
 PEAK_RATE = 3e-3
 # Share of patches around what an earlier state of the network took for a lesion (see `hard_points`).
 HARD_SHARE = 0.4
+FIRST_PATIENT = 0  # number of the first simulated patient that this recipe learns from
 PREFIX = "lesion_"  # of the arrays of a sample that this recipe uses
 TASK = "Segmentation and classification of focal liver lesions on two-phase CT"
 DESCRIPTION = (

@@ -15,6 +15,7 @@ SPACING_MM = LIVER_SPACING_MM
 CHANNELS = ("background", "liver")
 PATCHES = ((40, 80, 88), (24, 80, 88), (32, 64, 72))
 PEAK_RATE = 3e-3
+FIRST_PATIENT = 0  # number of the first simulated patient that this recipe learns from
 PREFIX = "liver_"  # of the arrays of a sample that this recipe uses
 TASK = "Localisation of the liver on two-phase CT"
 DESCRIPTION = (

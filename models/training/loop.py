@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Batch = tuple[Tensor, Tensor, Tensor]  # image [N, C, D, H, W] normalised, label [N, D, H, W] int64, weight [N, D, H, W]
+# image [N, C, D, H, W] normalised; label int64 and weight, both [N, D, H, W], or [N] where patches are classified
+Batch = tuple[Tensor, Tensor, Tensor]
 Normalise = Callable[[Tensor], Any]  # the preprocessing of a bundle
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits [N, K, D, H, W], label, weight -> scalar
 
@@ -94,6 +95,9 @@ def fit(
             with torch.no_grad():
                 for a, b in zip(kept.parameters(), network.parameters(), strict=True):
                     a.lerp_(b, 1 - decay)
+                # Running statistics of normalisations are averages already.
+                for a, b in zip(kept.buffers(), network.buffers(), strict=True):
+                    a.copy_(b)
         if on_step is not None:
             on_step(Progress(step, time.monotonic() - start, running, fraction))
         if checkpoint is not None and time.monotonic() - saved > checkpoint_every_s:

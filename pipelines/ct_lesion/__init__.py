@@ -1,8 +1,8 @@
 """Focal liver lesions on CT in arterial and portal-venous phase: where, how large, malignant or benign.
 
 Order: check the input, find the liver on a coarse grid, check liver and enhancement, register the arterial phase onto
-the portal-venous one, run the lesion network on the liver, divide its output into lesions, measure them on the
-portal-venous images.
+the portal-venous one, run the lesion network on the liver, divide its output into candidates, have each judged by
+a second network, measure the lesions on the portal-venous images.
 """
 
 import time
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from pipelines.ct_lesion import localisation, measure, quality
 from pipelines.ct_lesion.grid import crop_around, grid_over, image_of, onto, refined
-from pipelines.ct_lesion.lesions import MIN_SCORE, Candidate, SourceMasks, find_lesions, on_source
+from pipelines.ct_lesion.lesions import Candidate, SourceMasks, find_lesions, on_source, proposals
 from pipelines.ct_lesion.registration import MAX_SHIFT_MM, register
+from pipelines.ct_lesion.review import review
 from pipelines.findings import Evaluation, Finding, Findings, Measurement, Region
 from pipelines.inputs import CtLesionInput
 from pipelines.pipeline import Predictor
@@ -32,8 +33,8 @@ MALIGNANT_FROM = 0.5
 def run(study: CtLesionInput, bundles: Mapping[str, Predictor]) -> Findings:
     """Find, measure and classify every focal liver lesion.
 
-    bundles : "ct_liver" (channels with "liver") and "ct_lesion" (channels "background", "liver" and the six classes);
-        both take [arterial, portal-venous] in HU.
+    bundles : "ct_liver" (channels with "liver") and "ct_lesion" (channels "background", "liver" and the six classes),
+        which take [arterial, portal-venous] in HU, and "ct_review" (channels "none" and the six classes; see review).
     Returns Findings on the grid of the portal-venous volume, lesions by falling volume.
     Raises UnsuitableInput with a text for the radiologist.
     """
@@ -63,7 +64,11 @@ def run(study: CtLesionInput, bundles: Mapping[str, Predictor]) -> Findings:
     clock.lap("infer")
     around = localisation.around_liver(localised, fine, REGION_MARGIN_MM)
     coarse_liver = localisation.around_liver(localised, fine, 0.0)
-    found = find_lesions(probabilities, bundles["ct_lesion"].channels, fine, around, coarse_liver, MIN_SCORE)
+    proposed = proposals(probabilities, bundles["ct_lesion"].channels, fine.spacing_mm, around, coarse_liver)
+    clock.lap("prepare")
+    verdicts = review(bundles["ct_review"], image, proposed.lesion, proposed.liver, proposed.labels)
+    clock.lap("infer")
+    found = find_lesions(proposed, verdicts, fine)
     masks = on_source(found, portal_venous)
     findings, summary = _report(found.candidates, masks, study.portal_venous)
     liver_ml = measure.volume_mm3(masks.liver, study.portal_venous) / 1000.0

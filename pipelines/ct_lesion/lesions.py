@@ -3,7 +3,7 @@
 The maps lie on the grid of the ct_lesion bundle; the masks are wanted on the grid of the portal-venous images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,19 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.ct_lesion.grid import Grid, back_onto, bounds, cut, image_on, region_of
+from pipelines.ct_lesion.grid import Grid, back_onto, bounds, cut, region_of
 from pipelines.ct_lesion.localisation import largest_piece
+from pipelines.ct_lesion.review import Verdict
 
 CLASSES = ("HCC", "ICC", "MET", "FNH", "HEM", "CYST")
 MALIGNANT = frozenset({"HCC", "ICC", "MET"})
 
-#: A lesion needs a voxel at least this probable ...
-SEED_PROBABILITY = 0.5
-#: ... and reaches as far as this.
-GROW_PROBABILITY = 0.3
-#: Lesions scored lower are not reported. The shipped network is trained on patches full of lesions and so is too sure
-#: of itself; chosen on phantoms of their own, apart from those that the model card reports.
-MIN_SCORE = 0.9
+#: A candidate needs a voxel at least this probable and reaches as far as REACH of that; the next lower level is asked
+#: only where the levels before found nothing.
+LEVELS = (0.5, 0.3, 0.15, 0.07)
+REACH = 0.6
+#: Lesions scored lower are not reported; chosen on phantoms of their own, apart from those that the model card reports.
+MIN_SCORE = 0.8
 #: Smallest lesion, about a sphere of 3.5 mm.
 MIN_VOLUME_MM3 = 20.0
 #: Lesions may reach this far out of the segmented liver.
@@ -32,12 +32,10 @@ LIVER_MARGIN_MM = 6.0
 MIN_IN_LIVER = 0.4
 #: ... and so much of the shell around it (mean probability) is liver. Kidney, stomach and gallbladder, which the
 #: network may take for lesions where they touch the liver, fail in both.
-MIN_SURROUNDED = 0.45
+MIN_SURROUNDED = 0.3
 SHELL_MM = 4.5
 #: Two touching lesions are told apart when the neck between them is this much thinner (radius) than either.
 NECK_MM = 2.5
-#: Voxels whose mean probability is the lesion's score.
-SCORE_VOXELS = 8
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Candidate:
     """One lesion on the bundle's grid."""
 
     label: int  # in LesionMap.labels
-    score: float  # 0..1, mean probability of its most probable voxels
+    score: float  # 0..1, probability that it is a lesion
     peak: float  # 0..1, highest probability
     class_probabilities: dict[str, float]  # sums to 1
 
@@ -75,35 +73,53 @@ class SourceMasks:
     liver: NDArray[np.bool_]
 
 
-def find_lesions(
+@dataclass(frozen=True)
+class Proposals:
+    """Where lesions may be; most proposals are false, and a second network looks at each of them."""
+
+    lesion: NDArray[np.float32]  # [slice, row, column] probability of any lesion
+    liver: NDArray[np.float32]  # [slice, row, column] probability of liver or lesion
+    labels: NDArray[np.int32]  # [slice, row, column], 0 = none
+
+
+def proposals(
     probabilities: NDArray[np.float32],
     channels: Sequence[str],
-    grid: Grid,
+    spacing_mm: tuple[float, float, float],
     within: NDArray[np.bool_] | None = None,
     coarse_liver: NDArray[np.bool_] | None = None,
-    min_score: float = 0.0,
-) -> LesionMap:
-    """Divide the network's output into lesions.
+) -> Proposals:
+    """Divide the network's output into candidates.
 
-    probabilities : float32 [channel, slice, row, column] on the grid, summing to 1 over the channels.
+    probabilities : float32 [channel, slice, row, column] at this spacing, summing to 1 over the channels.
     channels : names, with "liver" and every name of CLASSES.
     within : bool [slice, row, column], where lesions and liver may be; None: everywhere.
     coarse_liver : bool [slice, row, column], the liver with its lesions as the other network sees it; None: not asked.
-    min_score : lesions scored lower are left out.
     """
-    per_class = [probabilities[channels.index(name)] for name in CLASSES]
-    probability: NDArray[np.float32] = np.asarray(np.sum(per_class, axis=0, dtype=np.float32))
-    if within is not None:
-        probability = probability * within
-    liver_probability = probability + probabilities[channels.index("liver")] * (1 if within is None else within)
-    liver = largest_piece(liver_probability > 0.5)
-    reach = (
-        ndimage.distance_transform_edt(~liver, sampling=grid.spacing_mm) <= LIVER_MARGIN_MM if liver.any() else liver
-    )
-    labels = _divided(_grown(probability * reach), grid)
+    lesion = np.sum([probabilities[channels.index(name)] for name in CLASSES], axis=0, dtype=np.float32)
     parenchyma = probabilities[channels.index("liver")]
-    labels, candidates = _judged(labels, probability, per_class, grid, parenchyma, coarse_liver, min_score)
-    return LesionMap(grid, probability, liver_probability, labels, candidates)
+    liver = lesion + parenchyma
+    if within is not None:
+        lesion, liver = lesion * within, liver * within
+    organ = largest_piece(liver > 0.5)
+    reach = organ
+    if organ.any():
+        reach = ndimage.distance_transform_edt(~organ, sampling=spacing_mm) <= LIVER_MARGIN_MM
+    smallest = max(1, int(np.ceil(MIN_VOLUME_MM3 / np.prod(spacing_mm))))
+    labels = _divided(_grown(np.where(reach, lesion, 0).astype(np.float32), smallest), spacing_mm)
+    return Proposals(lesion, liver, _plausible(labels, spacing_mm, parenchyma, coarse_liver))
+
+
+def find_lesions(
+    proposed: Proposals, verdicts: Mapping[int, Verdict], grid: Grid, min_score: float = MIN_SCORE
+) -> LesionMap:
+    """Keep the candidates that are lesions.
+
+    verdicts : by label; a candidate without one is dropped, as is one scored below min_score.
+    grid : that of the proposals.
+    """
+    labels, candidates = _kept(proposed.labels, proposed.lesion, verdicts, min_score)
+    return LesionMap(grid, proposed.lesion, proposed.liver, labels, candidates)
 
 
 def on_source(found: LesionMap, reference: sitk.Image) -> SourceMasks:
@@ -139,19 +155,27 @@ def _outline(peak: float) -> float:
     return min(0.5, 0.6 * peak)
 
 
-def _grown(probability: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Hysteresis: pieces over the lower limit that hold a voxel over the upper one."""
-    labels, count = ndimage.label(probability > GROW_PROBABILITY)
-    if count == 0:
-        return labels
-    keep = np.zeros(count + 1, dtype=bool)
-    keep[labels[probability >= SEED_PROBABILITY]] = True
-    keep[0] = False
-    grown: NDArray[np.int32] = np.where(keep[labels], labels, 0).astype(np.int32)
+def _grown(probability: NDArray[np.float32], smallest: int) -> NDArray[np.int32]:
+    """Hysteresis, level by level: pieces that hold a voxel over the level and nothing found before.
+
+    Pieces of less than `smallest` voxels are left out. A piece over the level whose surroundings run into something
+    found before is taken as it is, unless it touches that.
+    """
+    grown = np.zeros(probability.shape, dtype=np.int32)
+    for level in LEVELS:
+        for reach in (REACH * level, level):
+            pieces, count = ndimage.label(probability >= reach)
+            keep = np.zeros(count + 1, dtype=bool)
+            keep[pieces[probability >= level]] = True
+            keep[pieces[grown > 0 if reach < level else ndimage.binary_dilation(grown > 0, np.ones((3, 3, 3)))]] = False
+            keep &= np.bincount(pieces.ravel(), minlength=count + 1) >= smallest
+            keep[0] = False
+            names = np.where(keep, np.cumsum(keep) + int(grown.max()), 0).astype(np.int32)
+            grown = np.where(keep[pieces], names[pieces], grown)
     return grown
 
 
-def _divided(labels: NDArray[np.int32], grid: Grid) -> NDArray[np.int32]:
+def _divided(labels: NDArray[np.int32], spacing_mm: tuple[float, float, float]) -> NDArray[np.int32]:
     """Touching lesions told apart by a watershed on the depth inside; labels are renumbered from 1."""
     divided = np.zeros_like(labels)
     count = 0
@@ -159,11 +183,10 @@ def _divided(labels: NDArray[np.int32], grid: Grid) -> NDArray[np.int32]:
         if where is None:
             continue
         piece = np.pad(labels[where] == label, 1)
-        depth = ndimage.distance_transform_edt(piece, sampling=grid.spacing_mm).astype(np.float32)
+        depth = ndimage.distance_transform_edt(piece, sampling=spacing_mm).astype(np.float32)
+        image = sitk.GetImageFromArray(-depth)
         parts = sitk.GetArrayFromImage(
-            sitk.MorphologicalWatershed(
-                image_on(grid, -depth), level=NECK_MM, markWatershedLine=False, fullyConnected=True
-            )
+            sitk.MorphologicalWatershed(image, level=NECK_MM, markWatershedLine=False, fullyConnected=True)
         )
         parts = np.where(piece, parts, 0)[1:-1, 1:-1, 1:-1]
         names = np.unique(parts[parts > 0])
@@ -173,43 +196,43 @@ def _divided(labels: NDArray[np.int32], grid: Grid) -> NDArray[np.int32]:
     return divided
 
 
-def _judged(
+def _plausible(
     labels: NDArray[np.int32],
-    probability: NDArray[np.float32],
-    per_class: Sequence[NDArray[np.float32]],
-    grid: Grid,
+    spacing_mm: tuple[float, float, float],
     parenchyma: NDArray[np.float32],
     coarse_liver: NDArray[np.bool_] | None,
-    min_score: float,
-) -> tuple[NDArray[np.int32], tuple[Candidate, ...]]:
-    """Drop specks and what lies beside the liver; give the others score and class, renumbered from 1."""
-    kept = np.zeros_like(labels)
-    candidates: list[Candidate] = []
+) -> NDArray[np.int32]:
+    """Without specks and without what lies beside the liver."""
+    plausible = labels.copy()
     for label, where in enumerate(ndimage.find_objects(labels), start=1):
         if where is None:
             continue
         inside = labels[where] == label
-        values = probability[where][inside]
-        # a part that the watershed cut off may hold no seed of its own
-        if inside.sum() * grid.voxel_mm3 < MIN_VOLUME_MM3 or values.max() < SEED_PROBABILITY:
+        if inside.sum() * np.prod(spacing_mm) < MIN_VOLUME_MM3 or not _is_in_liver(
+            labels, label, where, spacing_mm, parenchyma, coarse_liver
+        ):
+            plausible[where][inside] = 0
+    return plausible
+
+
+def _kept(
+    labels: NDArray[np.int32],
+    probability: NDArray[np.float32],
+    verdicts: Mapping[int, Verdict],
+    min_score: float,
+) -> tuple[NDArray[np.int32], tuple[Candidate, ...]]:
+    """Candidates judged to be lesions, renumbered from 1."""
+    kept = np.zeros_like(labels)
+    candidates: list[Candidate] = []
+    for label, where in enumerate(ndimage.find_objects(labels), start=1):
+        verdict = verdicts.get(label)
+        if where is None or verdict is None or verdict.score < min_score:
             continue
-        if not _is_in_liver(labels, label, where, grid, parenchyma, coarse_liver):
-            continue
-        score = float(np.sort(values)[-SCORE_VOXELS:].mean(dtype=np.float64))
-        if score < min_score:
-            continue
-        sums = np.asarray([channel[where][inside].sum(dtype=np.float64) for channel in per_class])
-        shares = sums / sums.sum()
+        inside = labels[where] == label
         number = len(candidates) + 1
         kept[where][inside] = number
-        candidates.append(
-            Candidate(
-                label=number,
-                score=score,
-                peak=float(values.max()),
-                class_probabilities={name: float(share) for name, share in zip(CLASSES, shares, strict=True)},
-            )
-        )
+        peak = float(probability[where][inside].max())
+        candidates.append(Candidate(number, verdict.score, peak, dict(verdict.class_probabilities)))
     return kept, tuple(candidates)
 
 
@@ -217,17 +240,17 @@ def _is_in_liver(
     labels: NDArray[np.int32],
     label: int,
     where: tuple[slice, slice, slice],
-    grid: Grid,
+    spacing_mm: tuple[float, float, float],
     parenchyma: NDArray[np.float32],
     coarse_liver: NDArray[np.bool_] | None,
 ) -> bool:
     """Whether a piece lies in the liver by the coarse network, and amid liver by the fine one."""
     if coarse_liver is not None and coarse_liver[where][labels[where] == label].mean() < MIN_IN_LIVER:
         return False
-    reach = [int(np.ceil(SHELL_MM / step)) for step in grid.spacing_mm]
+    reach = [int(np.ceil(SHELL_MM / step)) for step in spacing_mm]
     wider = tuple(slice(max(0, w.start - r), w.stop + r) for w, r in zip(where, reach, strict=True))
     inside = labels[wider] == label
-    shell = (ndimage.distance_transform_edt(~inside, sampling=grid.spacing_mm) <= SHELL_MM) & ~inside
+    shell = (ndimage.distance_transform_edt(~inside, sampling=spacing_mm) <= SHELL_MM) & ~inside
     shell &= labels[wider] == 0  # a neighbouring lesion says nothing either way
     return not shell.any() or float(parenchyma[wider][shell].mean()) >= MIN_SURROUNDED
 

@@ -14,6 +14,7 @@ from pipelines.pipeline import Predictor
 CHANNELS = {
     "ct_liver": ("background", "liver"),
     "ct_lesion": ("background", "liver", "HCC", "ICC", "MET", "FNH", "HEM", "CYST"),
+    "ct_review": ("none", "HCC", "ICC", "MET", "FNH", "HEM", "CYST"),
 }
 
 
@@ -40,7 +41,23 @@ def test_shipped_bundle_is_a_predictor(name: str) -> None:
         np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ct_liver", "ct_lesion"])
+def test_the_review_judges_the_middle_of_a_patch() -> None:
+    bundle: Predictor = open_bundle("ct_review", device="cpu")
+    assert bundle.channels == CHANNELS["ct_review"]
+    assert bundle.in_channels == ("arterial", "portal_venous", "lesion", "liver", "candidate")
+    patch = np.zeros((5, 40, 96, 80), np.float32)
+    patch[:2], patch[3] = 100, 1
+    patch[:, 18:22, 44:52, 36:44] = np.array([5, 5, 0.9, 1, 1], np.float32)[:, None, None, None]
+    answer = bundle(patch)
+    assert answer.shape == (7, 1, 1, 1)
+    assert answer.sum() == pytest.approx(1, abs=1e-3)
+    middle = patch[:, 4:36, 16:80, 8:72]
+    np.testing.assert_allclose(bundle(middle), answer, atol=1e-5)
+    with pytest.raises(ValueError, match="at least"):
+        bundle(patch[:, :20])
+
+
+@pytest.mark.parametrize("name", list(CHANNELS))
 def test_bundle_is_complete(name: str) -> None:
     for part in ("configs/metadata.json", "configs/inference.json", "configs/train.json", "docs/README.md", "LICENSE"):
         assert (SHIPPED / name / part).is_file(), part

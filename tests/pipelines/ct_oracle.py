@@ -5,6 +5,7 @@ that the oracle gives is the share of the tissue in the voxel.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -123,11 +124,37 @@ class Oracle:
         return out
 
 
+@dataclass(frozen=True)
+class Reviewer:
+    """Believes what ct_lesion's probabilities in the patch say: brightness of the candidate gives its class."""
+
+    name: str = "ct_review"
+    version: str = "1"
+    sha256: str = "0" * 64
+    trained_on: str = "nothing"
+    spacing_mm: tuple[float, float, float] = (3.0, 1.5, 1.5)
+    in_channels: tuple[str, ...] = ("arterial", "portal_venous", "lesion", "liver", "candidate")
+    channels: tuple[str, ...] = ("none", "HCC", "ICC", "MET", "FNH", "HEM", "CYST")
+    seen: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.seen.append(image)
+        arterial, portal_venous, lesion, _, candidate = image
+        inside = candidate > 0
+        score = float(np.clip(lesion[inside].max(), 0, 1))
+        hcc = (arterial[inside].mean() - LIVER_AP) > (portal_venous[inside].mean() - LIVER_PVP)
+        answer = np.full((len(self.channels), 1, 1, 1), 0.0, np.float32)
+        answer[0] = 1 - score
+        answer[self.channels.index("HCC" if hcc else "MET")] = score
+        return answer
+
+
 def oracle_bundles(
     liver_spacing_mm: tuple[float, float, float] = (6.0, 3.0, 3.0),
     lesion_spacing_mm: tuple[float, float, float] = (3.0, 1.5, 1.5),
-) -> dict[str, Oracle]:
+) -> dict[str, Any]:
     return {
         "ct_liver": Oracle(name="ct_liver", spacing_mm=liver_spacing_mm, channels=("background", "liver")),
         "ct_lesion": Oracle(name="ct_lesion", spacing_mm=lesion_spacing_mm),
+        "ct_review": Reviewer(spacing_mm=lesion_spacing_mm),
     }

@@ -5,16 +5,17 @@ import math
 import highdicom as hd
 import numpy as np
 import pytest
-from ct_oracle import CHANNELS, OracleCase, Sphere, oracle_bundles
+from ct_oracle import CHANNELS, OracleCase, Reviewer, Sphere, oracle_bundles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.ct_lesion import measure
 from pipelines.ct_lesion.grid import Grid, grid_over, image_of, onto
 from pipelines.ct_lesion.history import earlier_treatment
-from pipelines.ct_lesion.lesions import CLASSES, find_lesions, on_source
+from pipelines.ct_lesion.lesions import CLASSES, LesionMap, find_lesions, on_source, proposals
 from pipelines.ct_lesion.localisation import coarse_phases, find_liver
 from pipelines.ct_lesion.registration import register
+from pipelines.ct_lesion.review import PATCH, Verdict, review
 
 
 @pytest.mark.parametrize(
@@ -173,28 +174,70 @@ def _maps(**classes: tuple[tuple[int, int, int], int, float]) -> np.ndarray:
     return out
 
 
-def test_uncertain_and_tiny_spots_are_no_lesions() -> None:
-    found = find_lesions(_maps(HCC=((5, 5, 5), 5, 0.45), CYST=((20, 40, 40), 1, 0.99)), CHANNELS, GRID)
-    assert found.candidates == ()
+def _believed(maps: np.ndarray, grid: Grid = GRID, **options: np.ndarray) -> LesionMap:
+    """All proposals taken for lesions, of the class that is most probable in the maps."""
+    proposed = proposals(maps, CHANNELS, grid.spacing_mm, **options)
+    verdicts = {}
+    for label in np.unique(proposed.labels[proposed.labels > 0]).tolist():
+        means = {name: float(maps[CHANNELS.index(name)][proposed.labels == label].mean()) for name in CLASSES}
+        verdicts[label] = Verdict(0.9, {name: value / sum(means.values()) for name, value in means.items()})
+    return find_lesions(proposed, verdicts, grid)
 
 
-def test_class_probabilities_are_renormalised() -> None:
-    maps = _maps(HCC=((5, 5, 5), 6, 0.6))
-    maps[CHANNELS.index("HEM"), 5:11, 5:11, 5:11] = 0.2
-    maps[1, 5:11, 5:11, 5:11] = 0.2
-    (candidate,) = find_lesions(maps, CHANNELS, GRID).candidates
-    assert candidate.class_probabilities == pytest.approx(
-        dict.fromkeys(CLASSES, 0.0) | {"HCC": 0.75, "HEM": 0.25}, abs=1e-5
-    )
-    assert candidate.malignant_probability == pytest.approx(0.75, abs=1e-5)
-    assert candidate.score == pytest.approx(0.8, abs=1e-5)
+def test_specks_are_not_proposed_and_faint_spots_are() -> None:
+    maps = _maps(HCC=((5, 5, 5), 5, 0.45), CYST=((20, 40, 40), 1, 0.99), MET=((20, 5, 5), 5, 0.05))
+    labels = proposals(maps, CHANNELS, GRID.spacing_mm).labels
+    assert np.array_equal(labels > 0, maps[CHANNELS.index("HCC")] > 0)
+
+
+def test_a_faint_veil_does_not_join_two_clear_lesions() -> None:
+    """Two sure lesions in one piece of low probability stay two; the veil itself is no third one."""
+    maps = _maps(HCC=((8, 8, 8), 20, 0.2))
+    for corner in (10, 22):
+        where = (slice(10, 15), slice(corner, corner + 5), slice(12, 17))
+        maps[(CHANNELS.index("HCC"), *where)], maps[(1, *where)] = 0.9, 0.1
+    found = proposals(maps, CHANNELS, GRID.spacing_mm).labels
+    assert [(found == label).sum() for label in np.unique(found[found > 0])] == [125, 125]
+
+
+def test_verdicts_decide() -> None:
+    proposed = proposals(_maps(HCC=((5, 5, 5), 6, 0.6), HEM=((20, 40, 40), 5, 0.9)), CHANNELS, GRID.spacing_mm)
+    assert len(np.unique(proposed.labels)) == 3
+    shares = dict.fromkeys(CLASSES, 0.0) | {"HCC": 0.75, "HEM": 0.25}
+    first = int(proposed.labels[7, 7, 7])
+    found = find_lesions(proposed, {first: Verdict(0.8, shares), 3 - first: Verdict(0.1, shares)}, GRID)
+    (candidate,) = found.candidates
+    assert candidate.score == 0.8
+    assert candidate.class_probabilities == shares
+    assert candidate.malignant_probability == pytest.approx(0.75)
+    assert found.labels[7, 7, 7] == 1
+    assert not found.labels[20:].any()
+    assert find_lesions(proposed, {}, GRID).candidates == ()
+
+
+def test_the_reviewer_sees_the_candidate_in_the_middle() -> None:
+    maps = _maps(MET=((2, 3, 50), 5, 0.7))
+    proposed = proposals(maps, CHANNELS, GRID.spacing_mm)
+    image = np.random.default_rng(0).normal(60, 10, (2, *GRID.shape)).astype(np.float32)
+    reviewer = Reviewer()
+    verdicts = review(reviewer, image, proposed.lesion, proposed.liver, proposed.labels)
+    ((label, verdict),) = verdicts.items()
+    assert proposed.labels[4, 5, 52] == label
+    assert verdict.score == pytest.approx(0.7, abs=1e-5)
+    assert sum(verdict.class_probabilities.values()) == pytest.approx(1)
+    (patch,) = reviewer.seen
+    assert patch.shape == (5, *PATCH)
+    middle = tuple(size // 2 for size in PATCH)
+    assert patch[(slice(2, None), *middle)] == pytest.approx([0.7, 1.0, 1.0])
+    assert patch[(0, *middle)] == image[0, 4, 5, 52]
+    assert patch[4].sum() == 125
 
 
 @settings(max_examples=15, deadline=None)
 @given(corner=st.tuples(st.integers(2, 25), st.integers(2, 55), st.integers(2, 55)), thick=st.floats(3.0, 7.0))
 def test_every_lesion_has_a_voxel_on_a_coarser_source(corner: tuple[int, int, int], thick: float) -> None:
     """Thick source slices may pass a tiny lesion by; it still gets a voxel."""
-    found = find_lesions(_maps(MET=(corner, 2, 0.6)), CHANNELS, GRID)
+    found = _believed(_maps(MET=(corner, 2, 0.6)))
     source = hd.Volume(np.zeros((14, 40, 40), np.int16), np.diag([thick, 2.3, 2.3, 1.0])[[2, 1, 0, 3]], "PATIENT")
     masks = on_source(found, image_of(source))
     assert [bool(mask.any()) for mask in masks.lesions] == [True] * len(found.candidates)
@@ -220,7 +263,7 @@ def test_resampling_onto_the_same_grid_changes_nothing() -> None:
 def test_lesions_away_from_the_coarse_liver_do_not_count() -> None:
     within = np.zeros(GRID.shape, bool)
     within[:, :, :30] = True
-    found = find_lesions(_maps(HCC=((5, 5, 5), 5, 0.9), MET=((5, 40, 40), 5, 0.9)), CHANNELS, GRID, within)
+    found = _believed(_maps(HCC=((5, 5, 5), 5, 0.9), MET=((5, 40, 40), 5, 0.9)), within=within)
     assert [max(c.class_probabilities, key=c.class_probabilities.__getitem__) for c in found.candidates] == ["HCC"]
     assert not (found.liver_probability[:, :, 30:] > 0).any()
 
@@ -239,6 +282,6 @@ def test_what_lies_beside_the_liver_is_no_lesion() -> None:
     for channel, mask in ((1, liver), (channels.index("HEM"), kidney), (channels.index("HCC"), subcapsular)):
         probabilities[:, mask] = 0.005
         probabilities[channel, mask] = 0.965
-    found = find_lesions(probabilities, channels, grid, coarse_liver=liver)
+    found = _believed(probabilities, grid, coarse_liver=liver)
     assert [max(c.class_probabilities, key=c.class_probabilities.__getitem__) for c in found.candidates] == ["HCC"]
     assert (found.labels[subcapsular] == 1).all()

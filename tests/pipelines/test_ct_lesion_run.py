@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import highdicom as hd
 import numpy as np
 import pytest
-from ct_oracle import Oracle, OracleCase, Sphere, oracle_bundles
+from ct_oracle import OracleCase, Sphere, oracle_bundles
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ LESIONS = (
 CASE = OracleCase(LESIONS, shape=(48, 112, 112), spacing_mm=(4.0, 2.1, 2.1), noise_hu=3.0)
 
 
-def bundles() -> dict[str, Oracle]:
+def bundles() -> dict[str, Any]:
     return oracle_bundles((8.0, 4.2, 4.2), (4.0, 2.1, 2.1))
 
 
