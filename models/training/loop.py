@@ -96,8 +96,8 @@ def fit(
                 for a, b in zip(kept.parameters(), network.parameters(), strict=True):
                     a.lerp_(b, 1 - decay)
                 # Running statistics of normalisations are averages already.
-                for a, b in zip(kept.buffers(), network.buffers(), strict=True):
-                    a.copy_(b)
+                for kept_buffer, buffer in zip(kept.buffers(), network.buffers(), strict=True):
+                    kept_buffer.copy_(buffer)
         if on_step is not None:
             on_step(Progress(step, time.monotonic() - start, running, fraction))
         if checkpoint is not None and time.monotonic() - saved > checkpoint_every_s:

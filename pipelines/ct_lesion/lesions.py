@@ -107,7 +107,7 @@ def proposals(
         reach = ndimage.distance_transform_edt(~organ, sampling=spacing_mm) <= LIVER_MARGIN_MM
     smallest = max(1, int(np.ceil(MIN_VOLUME_MM3 / np.prod(spacing_mm))))
     labels = _divided(_grown(np.where(reach, lesion, 0).astype(np.float32), smallest), spacing_mm)
-    return Proposals(lesion, liver, _plausible(labels, spacing_mm, parenchyma, coarse_liver))
+    return Proposals(np.asarray(lesion), np.asarray(liver), _plausible(labels, spacing_mm, parenchyma, coarse_liver))
 
 
 def find_lesions(
