@@ -96,7 +96,9 @@ def proposals(
     within : bool [slice, row, column], where lesions and liver may be; None: everywhere.
     coarse_liver : bool [slice, row, column], the liver with its lesions as the other network sees it; None: not asked.
     """
-    lesion = np.sum([probabilities[channels.index(name)] for name in CLASSES], axis=0, dtype=np.float32)
+    lesion: NDArray[np.float32] = np.asarray(
+        np.sum([probabilities[channels.index(name)] for name in CLASSES], axis=0, dtype=np.float32)
+    )
     parenchyma = probabilities[channels.index("liver")]
     liver = lesion + parenchyma
     if within is not None:
