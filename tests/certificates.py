@@ -1,12 +1,10 @@
 """Certificates for tests of TLS, made with openssl: a hospital's CA and a stranger's, servers, clients, bad ones."""
 
-import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from programs import need
 
 PASSWORD = "correct horse"
 
@@ -46,14 +44,5 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 
 def _openssl(*arguments: object) -> None:
-    done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([need("openssl"), *map(str, arguments)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
-
-
-def need(tool: str) -> None:
-    """Skip a test on a laptop without the tool; fail where nothing may be missing."""
-    if shutil.which(tool) is None:
-        reason = f"{tool} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)

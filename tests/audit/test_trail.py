@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from certificates import Authority, need
+from certificates import Authority
 from schema import checked
 
 from dicom_node.audit import Trail, events, open_trail
@@ -209,7 +209,6 @@ def test_syslog_over_udp() -> None:
 def test_syslog_over_tls_checks_the_server(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, eventually: Callable[..., None]
 ) -> None:
-    need("openssl")
     folder = tmp_path_factory.mktemp("certificates")
     hospital, stranger = Authority(folder, "hospital"), Authority(folder, "stranger")
     pair = hospital.issue("syslog")

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import need
 from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.dimse_messages import C_STORE_RQ
@@ -103,15 +103,10 @@ def test_sixteen_encodings_of_one_ct(kept: Kept) -> None:
 
 
 def test_dcmtk_sends(kept: Kept, tmp_path: Path) -> None:
-    storescu = shutil.which("storescu")
-    if storescu is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("storescu must be there in CI")
-        pytest.skip("no storescu (Debian package dcmtk)")
     files = write_objects(tmp_path, 5)
     with running_scp("NODE", open_sink=InMemory(kept.receive), closed=kept.closed) as port:
         paths = [str(path) for path in files.values()]
-        subprocess.run([storescu, "-aec", "NODE", "127.0.0.1", str(port), *paths], check=True, timeout=30)
+        subprocess.run([need("storescu"), "-aec", "NODE", "127.0.0.1", str(port), *paths], check=True, timeout=30)
     assert kept.datasets.keys() == files.keys()
     for uid, path in files.items():
         received = dcmread(BytesIO(kept.datasets[uid]), force=True)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from certificates import PASSWORD, Authority, Pair, need
+from certificates import PASSWORD, Authority, Pair
+from programs import need
 from structlog.testing import capture_logs
 from tiny_objects import write_objects
 
@@ -24,13 +25,11 @@ from dicom_node.settings import Settings
 
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    need("openssl")
     return Authority(tmp_path_factory.mktemp("certificates"), "hospital")
 
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    need("openssl")
     return Authority(tmp_path_factory.mktemp("certificates"), "stranger")
 
 
@@ -160,13 +159,13 @@ def test_a_slow_handshake_holds_nobody_up(hospital: Authority, node_pair: Pair) 
 def test_dcmtk_sends_over_tls(
     tmp_path: Path, hospital: Authority, stranger: Authority, node_pair: Pair, ct_pair: Pair, profile: str
 ) -> None:
-    need("storescu")
+    storescu = need("storescu")
     files = list(write_objects(tmp_path, 3).values())
     ca = hospital.pair.certificate
     ours = ["+tls", ct_pair.key, ct_pair.certificate, "-pw", "+cf", ca]
 
     def sent(port: int, *options: object) -> int:
-        command = ["storescu", "-aet", "CT1", "-aec", "NODE", *options, profile, "127.0.0.1", str(port), *files]
+        command = [storescu, "-aet", "CT1", "-aec", "NODE", *options, profile, "127.0.0.1", str(port), *files]
         return subprocess.run([str(part) for part in command], capture_output=True, timeout=30).returncode
 
     kept: list[bytes] = []

@@ -18,6 +18,7 @@ from encoded_studies import ball, ct_stack, lesion, liver_findings, provenance, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from programs import need
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
@@ -612,7 +613,7 @@ def test_highdicom_reads_both(study_folder: Path) -> None:
     assert len(report.content.get_volumetric_roi_measurement_groups()) == 2
 
 
-def test_dciodvfy_finds_no_error(study_folder: Path, tmp_path: Path, need: Callable[[str], str]) -> None:
+def test_dciodvfy_finds_no_error(study_folder: Path, tmp_path: Path) -> None:
     tool = need("dciodvfy")
     (refusal,) = encode_refusal("no arterial phase", {"portal_venous": ct_stack()}, provenance())
     (tmp_path / "refusal.dcm").write_bytes(refusal.data)
@@ -621,13 +622,13 @@ def test_dciodvfy_finds_no_error(study_folder: Path, tmp_path: Path, need: Calla
         assert not [line for line in output.splitlines() if line.startswith("Error")], path.name
 
 
-def test_dcmtk_reads_the_report(study_folder: Path, need: Callable[[str], str]) -> None:
+def test_dcmtk_reads_the_report(study_folder: Path) -> None:
     done = subprocess.run([need("dsrdump"), "-Ec", str(study_folder / "result_sr.dcm")], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert b"Lesion 2" in done.stdout
 
 
-def test_the_viewer_check_finds_no_fault(study_folder: Path, need: Callable[[str], str]) -> None:
+def test_the_viewer_check_finds_no_fault(study_folder: Path) -> None:
     check = Path(__file__).parents[3] / "shared" / "viewer_check" / "check.py"
     if not check.exists():
         pytest.skip("no viewer check beside this checkout")

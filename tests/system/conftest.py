@@ -1,8 +1,6 @@
 """Fixtures of the system tests: one phantom, one running node per module, a stand-in PACS."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,18 +31,3 @@ def node(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[Runni
     node.import_rules()
     yield node
     node.stop()
-
-
-@pytest.fixture(scope="session")
-def required_tool() -> Callable[[str], str]:
-    """Path of a program; without it the test skips on a laptop and fails in CI."""
-
-    def find(name: str) -> str:
-        found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/lib/rabbitmq/bin")
-        if found is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{name} must be installed in CI")
-            pytest.skip(f"{name} is not installed")
-        return found
-
-    return find

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes import wait_until
+from programs import need
 
 from dicom_node.embedded.postgres import EmbeddedPostgres
 
@@ -128,7 +129,7 @@ def debian_orthanc(folder: Path, **options: Any) -> Iterator[Orthanc]:
     file = folder / "orthanc.json"
     file.write_text(json.dumps(configuration))
     with (folder / "orthanc.log").open("wb") as log:
-        process = subprocess.Popen([str(shutil.which("Orthanc")), str(file)], stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([need("Orthanc"), str(file)], stdout=log, stderr=subprocess.STDOUT)
     orthanc = Orthanc(dicom_port, http_port)
 
     def answers() -> bool:

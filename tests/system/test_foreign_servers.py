@@ -1,18 +1,16 @@
 """The same node on Debian's PostgreSQL and RabbitMQ, with Orthanc as the PACS."""
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from nodes import Pacs, RunningNode, all_files, clone, wait_until
+from programs import need
 from servers import debian_orthanc, debian_postgres, debian_rabbitmq
 
 
-def test_postgresql_rabbitmq_and_orthanc(
-    phantom_case: Path, tmp_path: Path, pacs: Pacs, required_tool: Callable[[str], str]
-) -> None:
-    for tool in ("/usr/lib/postgresql/15/bin/postgres", "rabbitmq-server", "Orthanc", "storescu"):
-        required_tool(tool)
+def test_postgresql_rabbitmq_and_orthanc(phantom_case: Path, tmp_path: Path, pacs: Pacs) -> None:
+    for tool in ("postgres", "rabbitmq-server", "Orthanc", "storescu"):
+        need(tool)
     tmp_path.chmod(0o755)
     with (
         debian_postgres(tmp_path) as database_url,
@@ -29,7 +27,7 @@ def test_postgresql_rabbitmq_and_orthanc(
             study, series = clone(phantom_case, tmp_path / "study", "orthanc")
             files = [str(file) for file in all_files(series)]
             subprocess.run(
-                ["storescu", "-aet", "MODALITY", "-aec", "LIVERNODE", "127.0.0.1", str(node.port), *files],
+                [need("storescu"), "-aet", "MODALITY", "-aec", "LIVERNODE", "127.0.0.1", str(node.port), *files],
                 check=True, timeout=60,
             )  # fmt: skip
             wait_until(lambda: orthanc.modalities(study) == ["SEG", "SR"], 90, f"SR and SEG at Orthanc; {node.log}")
@@ -37,7 +35,7 @@ def test_postgresql_rabbitmq_and_orthanc(
             node.kill("work gpu")  # the broker gives nothing back: the database's lease does
             other, other_series = clone(phantom_case, tmp_path / "other", "after the kill")
             subprocess.run(
-                ["storescu", "-aet", "MODALITY", "-aec", "LIVERNODE", "127.0.0.1", str(node.port),
+                [need("storescu"), "-aet", "MODALITY", "-aec", "LIVERNODE", "127.0.0.1", str(node.port),
                  *(str(file) for file in all_files(other_series))],
                 check=True, timeout=60,
             )  # fmt: skip

@@ -2,11 +2,11 @@
 
 import subprocess
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
 from nodes import SR, RunningNode, all_files, clone, wait_until
+from programs import need
 
 from dicom_node.dimse.scu import send_files
 
@@ -108,10 +108,8 @@ def test_rules_travel_out_and_in(node: RunningNode, tmp_path: Path) -> None:
     assert "runs ct_lesion" in dry.stdout
 
 
-def test_dcmtk_sends(
-    node: RunningNode, phantom_case: Path, tmp_path: Path, required_tool: Callable[[str], str]
-) -> None:
-    storescu = required_tool("storescu")
+def test_dcmtk_sends(node: RunningNode, phantom_case: Path, tmp_path: Path) -> None:
+    storescu = need("storescu")
     study, series = clone(phantom_case, tmp_path, "dcmtk")
     files = [str(file) for file in all_files(series)]
     subprocess.run(

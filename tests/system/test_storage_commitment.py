@@ -1,7 +1,6 @@
 """Storage Commitment at a running node: with Orthanc as the one who asks, and with parts of the node killed."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pydicom
 import pytest
 from modality import Modality, ask, store
 from nodes import RunningNode, wait_until
+from programs import need
 from servers import debian_orthanc
 from tiny_objects import CT, dataset_bytes, new_uid, write_object
 
@@ -22,8 +22,8 @@ def import_senders(node: RunningNode, *senders: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_orthanc_sends_and_asks(node: RunningNode, tmp_path: Path, required_tool: Callable[[str], str]) -> None:
-    required_tool("Orthanc")
+def test_orthanc_sends_and_asks(node: RunningNode, tmp_path: Path) -> None:
+    need("Orthanc")
     study = new_uid()
     files = {}
     for number in range(3):

@@ -1,13 +1,13 @@
 """A running node that speaks TLS only: who gets in, what the trail says, and what no log says."""
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from certificates import PASSWORD, Authority
 from nodes import Pacs, RunningNode, wait_until
+from programs import need
 from tiny_objects import CT, dataset_bytes, new_uid, write_object
 
 from dicom_node.dimse.scu import echo
@@ -24,9 +24,9 @@ def kinds(node: RunningNode) -> list[tuple[str, str]]:
     return [(str(r.find("*/EventID").get("originalText")), str(r[1].get("UserID"))) for r in records(node)]
 
 
-def test_a_node_behind_mutual_tls(tmp_path: Path, pacs: Pacs, required_tool: Callable[[str], str]) -> None:
-    required_tool("openssl")
-    storescu = required_tool("storescu")
+def test_a_node_behind_mutual_tls(tmp_path: Path, pacs: Pacs) -> None:
+    need("openssl")
+    storescu = need("storescu")
     hospital = Authority(tmp_path, "hospital")
     ours, ct = hospital.issue("node", password=PASSWORD), hospital.issue("ct")
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
