@@ -45,12 +45,45 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class PlanarFinding:
+    """One thing found on one image or frame that has no place in space, such as a frame of ultrasound."""
+
+    tracking_id: str  # for people: "Lesion 1"
+    concept: str
+    site: str
+    image: int  # index of the image, or of the frame, among those of Findings.role
+    outline: NDArray[np.float64]  # [point, (column, row)] pixels; (0, 0) is the image's top left corner; closed
+    measurements: tuple[Measurement, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageStatement:
+    """What is true of one image or frame as a whole: its quality, the stiffness measured on it."""
+
+    image: int  # index of the image, or of the frame, among those of Findings.role
+    label: str  # for people: "Slice 2"
+    measurements: tuple[Measurement, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+
+
+@dataclass(frozen=True)
 class Region:
     """A segmented structure that is no finding, such as the liver."""
 
     label: str
     concept: str
     mask: NDArray[np.bool_]  # [slice, row, column] on the grid of Findings.role
+
+
+@dataclass(frozen=True)
+class Map:
+    """A quantity per voxel: stiffness, attenuation, probability."""
+
+    label: str  # for people: "Shear stiffness"
+    concept: str  # "elasticity"
+    unit: str  # UCUM
+    values: NDArray[np.float32]  # [slice, row, column] on the grid of Findings.role; NaN where there is none
 
 
 @dataclass(frozen=True)
@@ -61,6 +94,11 @@ class Findings:
     findings: tuple[Finding, ...]
     regions: tuple[Region, ...] = ()
     measurements: tuple[Measurement, ...] = ()  # of the exam as a whole
+    evaluations: tuple[Evaluation, ...] = ()  # of the exam as a whole
+    planar: tuple[PlanarFinding, ...] = ()  # findings on images that have no place in space
+    images: tuple[ImageStatement, ...] = ()
+    maps: tuple[Map, ...] = ()
+    headline: str = ""  # the answer in one line: "3 lesions: 2 malignant, 1 benign"
     warnings: tuple[str, ...] = ()  # what the reader should know: "arterial phase is early"
     summary: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's own part of result.json, plain JSON
     seconds: Mapping[str, float] = field(default_factory=dict)  # "prepare", "infer"

@@ -1,0 +1,49 @@
+"""Which objects a destination gets of one answer, and what it gets instead of those that it does not take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+#: Kinds of objects in the order in which they are built and sent: what a report refers to goes before it.
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "seg": "Segmentation, BINARY",
+        "seg_labelmap": "Label Map Segmentation; beside a BINARY one, never instead of it",
+        "pm": "Parametric Map",
+        "kos": "Key Object Selection Document",
+        "sc": "Secondary Capture: one page that sums up",
+        "pdf": "Encapsulated PDF: the same page",
+        "sr": "Comprehensive 3D SR",
+        "sr_comprehensive": "Comprehensive SR",
+        "sr_enhanced": "Enhanced SR",
+        "sr_text": "Basic Text SR, for dictation systems",
+    }
+)
+
+#: kind -> what is sent instead, in this order, when a destination refuses its SOP Class.
+FALL_BACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "seg": ("sc",),
+        "pm": ("sc",),
+        "sr": ("sr_comprehensive", "sr_enhanced", "sr_text"),
+        "sr_comprehensive": ("sr_enhanced", "sr_text"),
+        "sr_enhanced": ("sr_text",),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a destination is to get. The same for many destinations, so that most answers are built once."""
+
+    kinds: tuple[str, ...] = ("seg", "pm", "sr")
+    omit_empty_frames: bool = True  # of Segmentations; some viewers want a frame for every slice
+    fall_backs: bool = True
+
+    @property
+    def built(self) -> tuple[str, ...]:
+        """Kinds to build: those wanted and, if allowed, those that may be needed instead, in the order of KINDS."""
+        wanted = set(self.kinds)
+        if self.fall_backs:
+            wanted.update(instead for kind in self.kinds for instead in FALL_BACKS.get(kind, ()))
+        return tuple(kind for kind in KINDS if kind in wanted)
