@@ -22,6 +22,11 @@ _MEMORY = Path("/dev/shm")
 _PLACE = _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 << 30 else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests of whole nodes, so that at the end no worker waits for the other."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
+
+
 class DatabaseServer:
     """A PostgreSQL that makes migrated databases quickly, by copying one."""
 
