@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pydicom
 
 from dicom_node.decoding import DECODERS, load_ct_volume
+from dicom_node.encoding.package import WITHOUT_FALL_BACKS, Package
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.encoding.results import EncodedObject, encode_refusal, encode_results
 from dicom_node.errors import UnreadableSeries
@@ -33,11 +34,13 @@ def analyse(
     provenance: Provenance,
     *,
     report_refusal: bool = True,
+    package: Package = WITHOUT_FALL_BACKS,
 ) -> Answer:
     """Run `pipeline` on the files of its roles.
 
     inputs : role name -> paths of one stack, any order.
     report_refusal : also encode an SR when the study is refused, so that the radiologist reads why.
+    package : the kinds of objects that the destinations want.
     Never raises for unsuitable or unreadable images: those give an Answer with status "refused" and a reason.
     """
     clock = _Stopwatch()
@@ -47,11 +50,13 @@ def analyse(
         clock.lap("read")
         findings = pipeline.load()(pipeline_input, bundles)
     except (UnsuitableInput, UnreadableSeries) as refusal:
-        return refuse(pipeline, inputs, bundles, provenance, str(refusal), report_refusal=report_refusal)
+        return refuse(
+            pipeline, inputs, bundles, provenance, str(refusal), report_refusal=report_refusal, package=package
+        )
     clock.seconds.update(findings.seconds)
     clock.restart()
     sources = {role: stack.headers for role, stack in stacks.items()}
-    objects = encode_results(findings, sources, provenance)
+    objects = encode_results(findings, sources, provenance, package=package)
     clock.lap("encode")
     return Answer("done", None, objects, _result(pipeline, bundles, provenance, sources, clock, findings))
 
@@ -64,10 +69,12 @@ def refuse(
     reason: str,
     *,
     report_refusal: bool = True,
+    package: Package = WITHOUT_FALL_BACKS,
 ) -> Answer:
     """The answer for a study that the pipeline cannot read; `inputs` may be whatever images there are."""
     sources = {role: _headers(paths) for role, paths in inputs.items()}
-    objects = encode_refusal(reason, sources, provenance) if report_refusal and any(sources.values()) else ()
+    tell = report_refusal and any(sources.values())
+    objects = encode_refusal(reason, sources, provenance, package=package) if tell else ()
     result = _result(pipeline, bundles, provenance, sources, _Stopwatch(), None)
     return Answer("refused", reason, tuple(objects), result | {"status": "refused", "reason": reason})
 

@@ -118,7 +118,7 @@ def new_object(
 
 def to_bytes(dataset: Dataset) -> bytes:
     """The object as a Part 10 file."""
-    _keep_raw(dataset)
+    keep_raw(dataset)
     buffer = BytesIO()
     with config.disable_value_validation():  # the source's identity is not ours to judge
         dcmwrite(buffer, dataset, enforce_file_format=True)
@@ -271,7 +271,7 @@ def _raw(dataset: Dataset, tag: BaseTag) -> RawDataElement:
     return RawDataElement(tag, vr, len(value), value, 0, False, True)
 
 
-def _keep_raw(dataset: Dataset) -> None:
+def keep_raw(dataset: Dataset) -> None:
     """Make pydicom write copied elements as they are; by default it decodes them and encodes them anew.
 
     It takes a Dataset for unchanged when its encoding and character set are those it was read with, so we say so.
@@ -281,7 +281,7 @@ def _keep_raw(dataset: Dataset) -> None:
         element = dataset.get_item(tag)
         if isinstance(element, DataElement) and element.VR == "SQ":
             for item in element.value:
-                _keep_raw(item)
+                keep_raw(item)
 
 
 def _written(element: DataElement, dataset: Dataset) -> bytes:

@@ -47,3 +47,9 @@ class Package:
         if self.fall_backs:
             wanted.update(instead for kind in self.kinds for instead in FALL_BACKS.get(kind, ()))
         return tuple(kind for kind in KINDS if kind in wanted)
+
+
+#: What a destination gets that states nothing else.
+USUAL = Package()
+#: The same where nobody can refuse anything, such as a folder.
+WITHOUT_FALL_BACKS = Package(fall_backs=False)

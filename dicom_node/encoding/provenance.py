@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from pydicom import Dataset
 
 from dicom_node.encoding.concepts import concept
+from dicom_node.encoding.package import KINDS
 from pipelines.catalogue import PIPELINES
 from pipelines.pipeline import Pipeline
 
@@ -115,6 +116,13 @@ class Provenance:
     def segmentation_series_number(self) -> int:
         """Series Number of the SEG."""
         return self.report_series_number + 1
+
+    def series_number(self, kind: str, number: int = 1) -> int:
+        """Series Number of the kinds of objects that not every destination gets, such as "pm"; see `package.KINDS`.
+
+        number : 1 to 10, of several objects of that kind, which lie in a Series each.
+        """
+        return FIRST_SERIES_NUMBER + 100 * (1 + list(KINDS).index(kind)) + 10 * self.slot + number - 1
 
     def uid(self, role: str) -> str:
         """UID of one output ("sr instance", "seg series" ...) of this very job; see `derive_uid`."""

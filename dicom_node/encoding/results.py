@@ -7,10 +7,21 @@ from pydicom import Dataset
 
 from dicom_node.encoding.checks import check_report, check_segmentation
 from dicom_node.encoding.header import TRANSFER_SYNTAX_UID, to_bytes
+from dicom_node.encoding.key_objects import key_objects
+from dicom_node.encoding.package import USUAL, Package
 from dicom_node.encoding.provenance import Provenance
-from dicom_node.encoding.report import refusal_report, report
+from dicom_node.encoding.report import FORMS, refusal_reports, reports
+from dicom_node.encoding.reported import Reported
 from dicom_node.encoding.segmentation import segmentation, segments_of
-from dicom_node.encoding.sources import InvalidResult, check_one_study, source_stack
+from dicom_node.encoding.sources import (
+    InvalidResult,
+    SourceImages,
+    SourceStack,
+    check_one_study,
+    source_images,
+    source_stack,
+)
+from dicom_node.encoding.text_report import refusal_text_report, text_report
 from pipelines.findings import Findings
 
 
@@ -18,7 +29,7 @@ from pipelines.findings import Findings
 class EncodedObject:
     """One result object as it is kept and sent."""
 
-    kind: str  # "sr" | "seg"
+    kind: str  # a key of KINDS
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
@@ -32,38 +43,57 @@ def encode_results(
     provenance: Provenance,
     *,
     frame_numbers: Sequence[int] | None = None,
+    package: Package = USUAL,
 ) -> tuple[EncodedObject, ...]:
-    """SEG (if anything was segmented) and SR of an analysed study, in the order in which to send them.
+    """Every object of `package.built` that this answer makes sense of, in the order of KINDS.
 
     sources : role -> headers of its images, pixel data not needed; those of `findings.role` in the order of the
-        masks' slices. An enhanced multi-frame Instance is given once, or once per frame.
+        masks' slices, or in the order that planar findings and statements count them. An enhanced multi-frame Instance
+        is given once, or once per frame.
     frame_numbers : the 1-based frame behind each slice of the masks, for a multi-frame source; not given: frames in
         order of position along the normal.
+    package : kinds that a destination wants. Reports lead to all that is wanted, not to what is a fall-back only.
     The same arguments give the same bytes.
     Raises InvalidResult if masks and images do not fit or an object does not read back as what it should be,
     UnknownConcept if a concept has no code.
     """
-    if not sources.get(findings.role):
-        raise InvalidResult(f"No images of the role {findings.role!r}, on which the findings lie.")
     check_one_study(sources, provenance.study_instance_uid)
-    stack = source_stack(sources[findings.role], frame_numbers)
-    segments = segments_of(findings, stack.shape, provenance)
+    images = _images(findings, sources, frame_numbers)
+    stack = images if isinstance(images, SourceStack) else None
+    segments = (
+        segments_of(findings, stack.shape, provenance) if stack and (findings.findings or findings.regions) else []
+    )
+    reported = Reported(findings, segments, images, sources, provenance)
+    results: list[tuple[str, Dataset]] = []
+    if "seg" in package.built and segments and stack:
+        results.append(("seg", segmentation(segments, stack, provenance)))
+    if "kos" in package.built and (chosen := key_objects(reported)) is not None:
+        results.append(("kos", chosen))
+    wanted = [(kind, dataset) for kind, dataset in results if kind in package.kinds]
+    forms = [kind for kind in package.built if kind in FORMS]
+    if forms:
+        results += reports(reported, wanted, forms).items()
+    if "sr_text" in package.built:
+        results.append(("sr_text", text_report(reported, wanted)))
     objects = []
-    seg = segmentation(segments, stack, provenance) if segments else None
-    if seg is not None:
-        data = to_bytes(seg)
-        check_segmentation(data, segments, stack)
-        objects.append(_encoded("seg", seg, data))
-    sr = report(findings, segments, stack, sources, provenance, seg)
-    data = to_bytes(sr)
-    check_report(data, sources, stack.header, segments, stack)
-    return (*objects, _encoded("sr", sr, data))
+    for kind, dataset in results:
+        data = to_bytes(dataset)
+        if kind == "seg" and stack:
+            check_segmentation(data, segments, stack)
+        if kind in forms[:1]:  # the other forms have the same content
+            check_report(data, sources, images.header, segments if "seg" in package.built else (), stack)
+        objects.append(_encoded(kind, dataset, data))
+    return tuple(objects)
 
 
 def encode_refusal(
-    reason: str, sources: Mapping[str, Sequence[Dataset]], provenance: Provenance
+    reason: str,
+    sources: Mapping[str, Sequence[Dataset]],
+    provenance: Provenance,
+    *,
+    package: Package = USUAL,
 ) -> tuple[EncodedObject, ...]:
-    """The SR that says that a study was not analysed, and why.
+    """The reports that say that a study was not analysed, and why, in each form of `package.built`.
 
     sources : role -> headers of what there is; at least one Dataset in all. They need no geometry.
     Raises InvalidResult if there is no image at all, from which patient and study could be taken.
@@ -72,10 +102,32 @@ def encode_refusal(
     if not sources:
         raise InvalidResult("A report of a refused study needs at least one of its images.")
     check_one_study(sources, provenance.study_instance_uid)
-    sr = refusal_report(reason, sources, provenance)
-    data = to_bytes(sr)
-    check_report(data, sources, next(iter(sources.values()))[0], (), None)
-    return (_encoded("sr", sr, data),)
+    forms = [kind for kind in package.built if kind in FORMS]
+    results = refusal_reports(reason, sources, provenance, forms)
+    if "sr_text" in package.built:
+        results["sr_text"] = refusal_text_report(reason, sources, provenance)
+    objects = []
+    for kind, dataset in results.items():
+        data = to_bytes(dataset)
+        if kind in forms[:1]:
+            check_report(data, sources, next(iter(sources.values()))[0], (), None)
+        objects.append(_encoded(kind, dataset, data))
+    return tuple(objects)
+
+
+def _images(
+    findings: Findings, sources: Mapping[str, Sequence[Dataset]], frame_numbers: Sequence[int] | None
+) -> SourceImages:
+    """The images that the findings lie on: a stack if anything was segmented; of no role, any will do."""
+    datasets = sources.get(findings.role)
+    if findings.findings or findings.regions or findings.maps:
+        if datasets:
+            return source_stack(datasets, frame_numbers)
+    elif datasets:
+        return source_images(datasets, frame_numbers)
+    elif not findings.planar and not findings.images and any(sources.values()):
+        return source_images(max(sources.values(), key=len))
+    raise InvalidResult(f"No images of the role {findings.role!r}, on which the findings lie.")
 
 
 def _encoded(kind: str, dataset: Dataset, data: bytes) -> EncodedObject:

@@ -20,12 +20,15 @@ class InvalidResult(NodeError):
 
 @dataclass(frozen=True)
 class SourceSlice:
-    """One slice of the stack."""
+    """One image or frame."""
 
     sop_class_uid: str
     sop_instance_uid: str
     frame_number: int | None  # 1-based; None for single-frame images
-    position: Any  # Image Position (Patient) as the source writes it, three DS
+    position: Any  # Image Position (Patient) as the source writes it, three DS; None if it has none
+    instance_number: int | None = None  # as viewers show it
+    rows: int = 0  # of the image; 0 where the source does not say
+    columns: int = 0
 
     @property
     def point(self) -> NDArray[np.float64]:
@@ -34,11 +37,17 @@ class SourceSlice:
 
 
 @dataclass(frozen=True)
-class SourceStack:
+class SourceImages:
+    """The images or frames of one role in order, wherever they lie; those of ultrasound lie nowhere."""
+
+    header: Dataset  # of the first image's Instance, for identity and common attributes
+    slices: tuple[SourceSlice, ...]
+
+
+@dataclass(frozen=True)
+class SourceStack(SourceImages):
     """One stack with geometry, in the order of the masks' slice axis."""
 
-    header: Dataset  # of the first slice's Instance, for identity and common attributes
-    slices: tuple[SourceSlice, ...]
     rows: int
     columns: int
     orientation: Any  # Image Orientation (Patient) as the source writes it, six DS
@@ -70,9 +79,7 @@ def source_stack(datasets: Sequence[Dataset], frame_numbers: Sequence[int] | Non
     if int(first.get("NumberOfFrames") or 1) > 1 or "PerFrameFunctionalGroupsSequence" in first:
         slices, orientation, measures = _multi_frame(datasets, frame_numbers)
     else:
-        slices = [
-            SourceSlice(_uid(ds, "SOPClassUID"), _uid(ds, "SOPInstanceUID"), None, _position(ds)) for ds in datasets
-        ]
+        slices = [_slice(ds, None, _position(ds)) for ds in datasets]
         orientation, measures = first.get("ImageOrientationPatient"), first
         series = {_uid(ds, "SeriesInstanceUID") for ds in datasets}
         if len(series) > 1:
@@ -95,6 +102,34 @@ def source_stack(datasets: Sequence[Dataset], frame_numbers: Sequence[int] | Non
         slice_spacing_mm=_slice_spacing(slices, orientation, measures),
         slice_thickness=measures.get("SliceThickness") or None,
         frame_of_reference_uid=str(first.FrameOfReferenceUID),
+    )
+
+
+def source_images(datasets: Sequence[Dataset], frame_numbers: Sequence[int] | None = None) -> SourceImages:
+    """Images of a role on which nothing was segmented: a stack if they are one, else single images in the order given.
+
+    datasets : as for `source_stack`; several multi-frame Instances count one after the other, frame by frame.
+    """
+    try:
+        return source_stack(datasets, frame_numbers)
+    except InvalidResult:
+        slices: list[SourceSlice] = []
+        for dataset in {_uid(dataset, "SOPInstanceUID"): dataset for dataset in datasets}.values():
+            count = int(dataset.get("NumberOfFrames") or 1)
+            slices += [_slice(dataset, number if count > 1 else None, None) for number in range(1, count + 1)]
+        return SourceImages(datasets[0], tuple(slices))
+
+
+def _slice(dataset: Dataset, frame_number: int | None, position: Any) -> SourceSlice:
+    number = dataset.get("InstanceNumber")
+    return SourceSlice(
+        sop_class_uid=_uid(dataset, "SOPClassUID"),
+        sop_instance_uid=_uid(dataset, "SOPInstanceUID"),
+        frame_number=frame_number,
+        position=position,
+        instance_number=None if number is None else int(number),
+        rows=int(dataset.get("Rows") or 0),
+        columns=int(dataset.get("Columns") or 0),
     )
 
 
@@ -125,7 +160,7 @@ def _multi_frame(
         normal = _normal(orientation)
         along = [float(np.dot([float(part) for part in position], normal)) for position in positions]
         frame_numbers = [1 + int(index) for index in np.argsort(along, kind="stable")]
-    slices = [SourceSlice(_uid(first, "SOPClassUID"), uid, number, positions[number - 1]) for number in frame_numbers]
+    slices = [_slice(first, number, positions[number - 1]) for number in frame_numbers]
     return slices, orientation, macro(0, "PixelMeasuresSequence")
 
 

@@ -6,6 +6,7 @@ a second network, measure the lesions on the portal-venous images.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,12 +73,15 @@ def run(study: CtLesionInput, bundles: Mapping[str, Predictor]) -> Findings:
     masks = on_source(found, portal_venous)
     findings, summary = _report(found.candidates, masks, study.portal_venous)
     liver_ml = measure.volume_mm3(masks.liver, study.portal_venous) / 1000.0
+    count = (Measurement("lesion_count", len(findings), "{lesions}"),) if findings else ()  # none is said in words
     clock.lap("prepare")
     return Findings(
         role="portal_venous",
         findings=findings,
         regions=(Region("Liver", "liver", _whole(masks.liver, masks, study.portal_venous)),),
-        measurements=(Measurement("volume", round(liver_ml, 1), "mL"),),
+        measurements=(*count, Measurement("volume", round(liver_ml, 1), "mL")),
+        evaluations=(Evaluation("lesion", "present" if findings else "absent"),),
+        headline=headline(findings),
         warnings=tuple(warnings),
         summary={"lesions": summary, "liver_volume_ml": round(liver_ml, 1)},
         seconds=clock.seconds,
@@ -132,6 +136,15 @@ def _report(
             }
         )
     return tuple(findings), summary
+
+
+def headline(findings: tuple[Finding, ...]) -> str:
+    """The answer in one line: "3 lesions: 2 malignant, 1 benign"."""
+    if not findings:
+        return "No lesion found"
+    called = Counter(item.value for finding in findings for item in finding.evaluations if item.concept == "malignancy")
+    parts = ", ".join(f"{number} {value}" for value, number in sorted(called.items(), reverse=True))
+    return f"{len(findings)} lesion{'s' if len(findings) > 1 else ''}: {parts}"
 
 
 def _whole(mask: NDArray[np.bool_], masks: SourceMasks, volume: hd.Volume) -> NDArray[np.bool_]:

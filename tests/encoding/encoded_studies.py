@@ -1,5 +1,6 @@
 """Synthetic CT studies and findings for the tests of encoding; written with pydicom alone."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
@@ -150,13 +151,22 @@ def liver_findings(
         kind, percent = kinds[index % len(kinds)]
         found.append(lesion(f"Lesion {index + 1}", ball(shape, centre, (0.07 + 0.01 * (index % 3)) * extent, spacing),
                             voxel_mm3, percent, kind))  # fmt: skip
-    return Findings(
-        role="portal_venous",
-        findings=tuple(found),
-        regions=(Region("Liver", "liver", organ),) if liver else (),
-        measurements=(Measurement("liver_volume", float(organ.sum()) * voxel_mm3 / 1000, "mL"),) if liver else (),
+    numbers = [Measurement("lesion_count", lesions, "{lesions}")] if lesions else []
+    numbers += [Measurement("liver_volume", float(organ.sum()) * voxel_mm3 / 1000, "mL")] if liver else []
+    answer = {
+        "regions": (Region("Liver", "liver", organ),) if liver else (),
+        "measurements": tuple(numbers),
+        "evaluations": (Evaluation("lesion", "present" if lesions else "absent"),),
+        "headline": _headline(found),
         **extra,
-    )
+    }
+    return Findings(role="portal_venous", findings=tuple(found), **answer)
+
+
+def _headline(found: list[Finding]) -> str:
+    called = Counter(item.value for one in found for item in one.evaluations if item.concept == "malignancy")
+    parts = ", ".join(f"{number} {value}" for value, number in sorted(called.items(), reverse=True))
+    return f"{len(found)} lesion{'s' if len(found) > 1 else ''}: {parts}" if found else "No lesion found"
 
 
 def provenance(**changes: object) -> Provenance:

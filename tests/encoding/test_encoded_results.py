@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -25,10 +25,16 @@ from pydicom.uid import UID
 from dicom_node.encoding.checks import check_report, check_segmentation
 from dicom_node.encoding.header import IDENTITY_KEYWORDS, identity_bytes, plain, to_bytes
 from dicom_node.encoding.provenance import Predecessor, is_ours
-from dicom_node.encoding.results import EncodedObject, encode_refusal, encode_results
+from dicom_node.encoding import results
+from dicom_node.encoding.package import WITHOUT_FALL_BACKS
+from dicom_node.encoding.results import EncodedObject
 from dicom_node.encoding.segmentation import segmentation, segments_of
 from dicom_node.encoding.sources import InvalidResult, source_stack
 from pipelines.findings import Finding, Findings, Measurement
+
+# the other forms have tests of their own
+encode_results = partial(results.encode_results, package=WITHOUT_FALL_BACKS)
+encode_refusal = partial(results.encode_refusal, package=WITHOUT_FALL_BACKS)
 
 SHAPE, SPACING = (12, 64, 64), (2.5, 0.8, 0.8)
 VOXEL_MM3 = float(np.prod(SPACING))
@@ -204,9 +210,11 @@ def test_another_process_makes_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import sys, hashlib; sys.path[:0] = sys.argv[1:]\n"
         "from encoded_studies import *\n"
+        "from dicom_node.encoding.package import WITHOUT_FALL_BACKS\n"
         "from dicom_node.encoding.results import encode_results\n"
         "sources = {'portal_venous': [through_bytes(ds) for ds in ct_stack()]}\n"
-        "print([hashlib.sha256(o.data).hexdigest() for o in encode_results(liver_findings(), sources, provenance())])"
+        "print([hashlib.sha256(o.data).hexdigest() for o in encode_results(liver_findings(), sources, provenance(),"
+        "      package=WITHOUT_FALL_BACKS)])"
     )
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Shanghai"}
