@@ -83,7 +83,8 @@ def number(
     item = _item("NUM", name, relationship)
     measured = Dataset()
     _set_code(measured, _UNITS_CODE, unit(ucum))
-    measured.NumericValue = int(value) if float(value).is_integer() else DSfloat(float(value), auto_format=True)
+    value = float(value)
+    measured.NumericValue = str(int(value)) if value.is_integer() else DSfloat(value, auto_format=True)
     item.MeasuredValueSequence = [measured]
     if inferred_from:
         item.ContentSequence = list(inferred_from)

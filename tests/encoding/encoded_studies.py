@@ -9,13 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+)
 
 from dicom_node.encoding.provenance import BundleUsed, Provenance
 from pipelines.findings import Evaluation, Finding, Findings, Measurement, Region
 
 STUDY = "2.25.1001"
-ROLES = {"arterial": 3, "portal_venous": 4}
+ROLES = {"arterial": 3, "portal_venous": 4, "magnitude": 5, "bmode": 6}
 CREATED = datetime(2026, 1, 15, 10, 30, 7)  # noqa: DTZ001 - as the node's clock shows it
 
 
@@ -79,15 +85,40 @@ def ct_stack(
             dataset["PixelData"].VR = "OW"
         for keyword, value in extra.items():
             if value is None:
-                delattr(dataset, keyword)
+                dataset.pop(keyword, None)
             else:
                 setattr(dataset, keyword, value)
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         stack.append(dataset)
     return stack
+
+
+def mr_stack(slices: int = 4, **extra: object) -> list[Dataset]:
+    """Oblique slices of MR elastography, 10 mm thick."""
+    orientation = (0.984808, 0.173648, 0.0, -0.163176, 0.925417, 0.342020)
+    values: dict[str, object] = {"Modality": "MR", "SOPClassUID": MRImageStorage, "KVP": None, "RescaleType": "US"}
+    return ct_stack("magnitude", slices, spacing=(10, 1.5, 1.5), orientation=orientation, **{**values, **extra})
+
+
+def us_clip(frames: int = 20, number: int = 1, **extra: object) -> Dataset:
+    """A clip of ultrasound (one image if `frames` is 1): no position, no Frame of Reference, no Pixel Spacing."""
+    values: dict[str, object] = {
+        "Modality": "US",
+        "SOPClassUID": UltrasoundMultiFrameImageStorage if frames > 1 else UltrasoundImageStorage,
+        "SOPInstanceUID": f"{STUDY}.6.{number}",
+        "InstanceNumber": number,
+        "NumberOfFrames": frames if frames > 1 else None,
+        "Rows": 96,
+        "Columns": 128,
+        "ImageType": ["ORIGINAL", "PRIMARY", "ABDOMINAL"],
+    }
+    gone = """ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID PositionReferenceIndicator PixelSpacing
+    SliceThickness KVP RescaleIntercept RescaleSlope RescaleType"""
+    (clip,) = ct_stack("bmode", 1, **{**values, **dict.fromkeys(gone.split()), **extra})
+    return clip
 
 
 def through_bytes(dataset: Dataset, *, implicit: bool = False) -> Dataset:

@@ -22,11 +22,11 @@ from programs import need
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
+from dicom_node.encoding import results
 from dicom_node.encoding.checks import check_report, check_segmentation
 from dicom_node.encoding.header import IDENTITY_KEYWORDS, identity_bytes, plain, to_bytes
-from dicom_node.encoding.provenance import Predecessor, is_ours
-from dicom_node.encoding import results
 from dicom_node.encoding.package import WITHOUT_FALL_BACKS
+from dicom_node.encoding.provenance import Predecessor, is_ours
 from dicom_node.encoding.results import EncodedObject
 from dicom_node.encoding.segmentation import segmentation, segments_of
 from dicom_node.encoding.sources import InvalidResult, source_stack
