@@ -166,6 +166,9 @@ _TABLE: dict[str, Concept] = {
     # words about the document itself
     "comment": Concept("DCM", "121106", "Comment", "PS3.16 CID 12101"),
     "artificial_intelligence": Concept("DCM", "123110", "Artificial Intelligence", "PS3.16 CID 7162"),
+    "background": Concept("DCM", "125040", "Background", "PS3.16 CID 7150, 7151"),
+    "quantity": Concept("SCT", "246205007", "Quantity", "PS3.16 CID 9000"),
+    "calculation": Concept("DCM", "112187", "Unspecified method of calculation", "PS3.16 CID 7203"),
     "segmentation": Concept("DCM", "113076", "Segmentation", "PS3.16 CID 7203"),
     "source_image": Concept("DCM", "121322", "Source image for image processing operation", "PS3.16 CID 7202"),
     "device": Concept("DCM", "121007", "Device", "PS3.16 CID 270"),
@@ -286,6 +289,11 @@ def concept(key: str) -> Concept:
     if found is None:
         raise UnknownConcept(f"Concept {key!r} has no code; add it to the table in {__name__}.")
     return found
+
+
+def is_own(key: str | None) -> bool:
+    """Whether the concept of a key has a code of our own scheme."""
+    return key is not None and concept(key).scheme == PRIVATE_SCHEME
 
 
 def unit(code: str) -> Code:

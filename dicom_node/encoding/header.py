@@ -81,11 +81,13 @@ def new_object(
     role: str,
     series_number: int,
     series_description: str,
+    own_codes: bool = True,
 ) -> Dataset:
     """A Dataset with everything but its content: identity, Series, equipment, SOP Common, File Meta Information.
 
     source : an image of the study, whose identity is copied.
     role : name of the output, part of its UIDs: "sr", "seg", "refusal".
+    own_codes : whether codes of our own scheme will be in it, which then is identified.
     """
     dataset = Dataset()
     copy_identity(source, dataset)
@@ -100,12 +102,13 @@ def new_object(
     _add_times(dataset, source, provenance)
     add_equipment(dataset, provenance)
     dataset.ContributingEquipmentSequence = [_acquisition_equipment(source), contributing_equipment(provenance)]
-    scheme = Dataset()
-    scheme.CodingSchemeDesignator = PRIVATE_SCHEME
-    scheme.CodingSchemeUID = PRIVATE_SCHEME_UID
-    scheme.CodingSchemeName = PRIVATE_SCHEME_NAME
-    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
-    dataset.CodingSchemeIdentificationSequence = [scheme]
+    if own_codes:
+        scheme = Dataset()
+        scheme.CodingSchemeDesignator = PRIVATE_SCHEME
+        scheme.CodingSchemeUID = PRIVATE_SCHEME_UID
+        scheme.CodingSchemeName = PRIVATE_SCHEME_NAME
+        scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+        dataset.CodingSchemeIdentificationSequence = [scheme]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(sop_class_uid)
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID

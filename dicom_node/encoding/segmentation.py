@@ -16,19 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import SegmentationStorage
-from pydicom.valuerep import DSfloat
 
-from dicom_node.encoding.concepts import concept
-from dicom_node.encoding.header import (
-    add_code,
-    add_frame_of_reference,
-    new_object,
-    plain,
-    series_description,
-    shortened,
+from dicom_node.encoding.concepts import concept, is_own
+from dicom_node.encoding.frames import (
+    POSITION_INDEX,
+    SEGMENT_INDEX,
+    Frame,
+    add_dimensions,
+    add_frames,
+    add_lossy_flags,
+    add_references,
+    shared_groups,
 )
+from dicom_node.encoding.header import add_frame_of_reference, new_object, plain, series_description, shortened
 from dicom_node.encoding.provenance import Provenance
-from dicom_node.encoding.sources import InvalidResult, SourceSlice, SourceStack
+from dicom_node.encoding.sources import InvalidResult, SourceStack
 from pipelines.findings import Finding, Findings, Region
 
 # sRGB, 0-255. Red for what must not be missed; the liver pale, so that lesions stand out on it.
@@ -106,51 +108,68 @@ def segments_of(findings: Findings, shape: tuple[int, int, int], provenance: Pro
     return segments
 
 
-def segmentation(segments: Sequence[Segment], stack: SourceStack, provenance: Provenance) -> Dataset:
+def segmentation(
+    segments: Sequence[Segment], stack: SourceStack, provenance: Provenance, *, omit_empty_frames: bool = True
+) -> Dataset:
     """The SEG of these Segments, ready to be written.
 
     segments : at least one, each with voxels; masks [slice, row, column] on the grid of `stack`.
+    omit_empty_frames : frames only where a Segment has voxels; False: every Segment has a frame on every slice, which
+        some viewers need. The two are different objects with different UIDs.
     """
+    role = "seg" if omit_empty_frames else "seg all frames"
     dataset = new_object(
         str(SegmentationStorage),
         "SEG",
         stack.header,
         provenance,
-        role="seg",
+        role=role,
         series_number=provenance.segmentation_series_number,
         series_description=series_description(provenance),
+        own_codes=any(is_own(key) for segment in segments for key in (segment.concept, segment.site)),
     )
-    add_frame_of_reference(dataset, stack)
-    dataset.ImageType = ["DERIVED", "PRIMARY"]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.Rows, dataset.Columns = stack.rows, stack.columns
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 1, 1, 0, 0
-    dataset.LossyImageCompression = "01" if str(stack.header.get("LossyImageCompression") or "") == "01" else "00"
-    if dataset.LossyImageCompression == "01":
-        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if stack.header.get(keyword):
-                setattr(dataset, keyword, stack.header.get(keyword))
-    dataset.ContentLabel = "AI_SEGMENTATION"
-    words = (
-        "Research use; trained on simulated data" if provenance.is_trained_on_simulation else "Research use; unverified"
-    )
-    dataset.ContentDescription = words
-    dataset.ContentCreatorName = "AI^dicom-node"
+    add_segmentation_image(dataset, segments, stack, provenance)
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
     dataset.SegmentationType = "BINARY"
-    dataset.SegmentsOverlap = "YES" if _overlap(segments, stack.shape) else "NO"
-    dataset.SegmentSequence = [_segment_item(segment, stack, provenance) for segment in segments]
-    _add_references(dataset, stack)
-    _add_dimensions(dataset, provenance)
-    dataset.SharedFunctionalGroupsSequence = [_shared_groups(stack)]
-    frames = [(segment, index) for segment in segments for index in segment.slices]
-    order = _order_along_normal(stack)
-    dataset.NumberOfFrames = len(frames)
-    dataset.PerFrameFunctionalGroupsSequence = [
-        _frame_groups(segment.number, stack.slices[index], order[index]) for segment, index in frames
+    dataset.SegmentsOverlap = "YES" if overlap(segments, stack.shape) else "NO"
+    add_dimensions(dataset, provenance, role, (SEGMENT_INDEX, POSITION_INDEX))
+    everywhere = range(len(stack.slices))
+    frames = [
+        (segment, index) for segment in segments for index in (segment.slices if omit_empty_frames else everywhere)
     ]
+    add_frames(
+        dataset,
+        [Frame(index, (segment.number,), segment.number) for segment, index in frames],
+        stack,
+        "segmentation",
+    )
     dataset.PixelData = _packed([segment.mask[index] for segment, index in frames])
     dataset["PixelData"].VR = "OB"
     return dataset
+
+
+def add_segmentation_image(
+    dataset: Dataset, segments: Sequence[Segment], stack: SourceStack, provenance: Provenance
+) -> None:
+    """What BINARY and LABELMAP have in common (PS3.3 C.8.20.2)."""
+    add_frame_of_reference(dataset, stack)
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns, dataset.PixelRepresentation = stack.rows, stack.columns, 0
+    add_lossy_flags(dataset, stack.header)
+    dataset.ContentLabel = "AI_SEGMENTATION"
+    dataset.ContentDescription = content_description(provenance)
+    dataset.ContentCreatorName = "AI^dicom-node"
+    dataset.SegmentSequence = [_segment_item(segment, stack, provenance) for segment in segments]
+    add_references(dataset, stack)
+    dataset.SharedFunctionalGroupsSequence = [shared_groups(stack)]
+
+
+def content_description(provenance: Provenance) -> str:
+    """Content Description (0070,0081), a line in lists of presentation states and segmentations."""
+    return (
+        "Research use; trained on simulated data" if provenance.is_trained_on_simulation else "Research use; unverified"
+    )
 
 
 def _segment(
@@ -221,7 +240,7 @@ def _colour(finding: Finding) -> tuple[int, int, int]:
     return _COLOURS.get(_malignancy(finding) or "", _COLOURS["finding"])
 
 
-def _overlap(segments: Sequence[Segment], shape: tuple[int, int, int]) -> bool:
+def overlap(segments: Sequence[Segment], shape: tuple[int, int, int]) -> bool:
     """Whether any voxel belongs to two Segments."""
     for index in range(shape[0]):
         planes = [segment.mask[index] for segment in segments if segment.slice_voxels[index]]
@@ -255,79 +274,6 @@ def _segment_item(segment: Segment, stack: SourceStack, provenance: Provenance) 
         anatomic_regions=[concept(segment.site).code] if segment.site else None,
         display_color=hd.color.CIELabColor.from_rgb(*segment.colour),
     )
-
-
-def _add_references(dataset: Dataset, stack: SourceStack) -> None:
-    """Common Instance Reference module (PS3.3 C.12.2): the one Series that the Segments lie on."""
-    series = Dataset()
-    series.SeriesInstanceUID = stack.header.SeriesInstanceUID
-    unique = {item.sop_instance_uid: item for item in stack.slices}
-    series.ReferencedInstanceSequence = [_reference(item) for item in unique.values()]
-    dataset.ReferencedSeriesSequence = [series]
-
-
-def _reference(source: SourceSlice) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = source.sop_class_uid
-    item.ReferencedSOPInstanceUID = source.sop_instance_uid
-    return item
-
-
-def _add_dimensions(dataset: Dataset, provenance: Provenance) -> None:
-    """Multi-frame Dimension module (PS3.3 C.7.6.17): Segment, then position."""
-    uid = provenance.uid("seg dimensions")
-    organization = Dataset()
-    organization.DimensionOrganizationUID = uid
-    dataset.DimensionOrganizationSequence = [organization]
-    indices = []
-    for pointer, group, label in (
-        (0x0062000B, 0x0062000A, "Segment Number"),  # Referenced Segment Number in Segment Identification Sequence
-        (0x00200032, 0x00209113, "Image Position Patient"),  # in Plane Position Sequence
-    ):
-        index = Dataset()
-        index.DimensionOrganizationUID = uid
-        index.DimensionIndexPointer = pointer
-        index.FunctionalGroupPointer = group
-        index.DimensionDescriptionLabel = label
-        indices.append(index)
-    dataset.DimensionIndexSequence = indices
-
-
-def _shared_groups(stack: SourceStack) -> Dataset:
-    measures, orientation, groups = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = stack.pixel_spacing
-    measures.SpacingBetweenSlices = DSfloat(stack.slice_spacing_mm, auto_format=True)
-    measures.SliceThickness = stack.slice_thickness or measures.SpacingBetweenSlices
-    orientation.ImageOrientationPatient = stack.orientation
-    groups.PixelMeasuresSequence = [measures]
-    groups.PlaneOrientationSequence = [orientation]
-    return groups
-
-
-def _order_along_normal(stack: SourceStack) -> list[int]:
-    """1-based place of each slice along the normal: the index value of its position."""
-    cosines = np.asarray([float(part) for part in stack.orientation])
-    along = np.asarray([item.point for item in stack.slices]) @ np.cross(cosines[:3], cosines[3:])
-    return [int(place) + 1 for place in np.argsort(np.argsort(along))]
-
-
-def _frame_groups(number: int, source: SourceSlice, place: int) -> Dataset:
-    content, position, identification = Dataset(), Dataset(), Dataset()
-    derivation, image, groups = Dataset(), _reference(source), Dataset()
-    content.DimensionIndexValues = [number, place]
-    position.ImagePositionPatient = source.position
-    identification.ReferencedSegmentNumber = number
-    if source.frame_number is not None:
-        image.ReferencedFrameNumber = source.frame_number
-    image.SpatialLocationsPreserved = "YES"
-    add_code(image, "PurposeOfReferenceCodeSequence", "source_image")
-    add_code(derivation, "DerivationCodeSequence", "segmentation")
-    derivation.SourceImageSequence = [image]
-    groups.FrameContentSequence = [content]
-    groups.PlanePositionSequence = [position]
-    groups.DerivationImageSequence = [derivation]
-    groups.SegmentIdentificationSequence = [identification]
-    return groups
 
 
 def _packed(planes: Sequence[NDArray[np.bool_]]) -> bytes:
