@@ -60,6 +60,15 @@ def add_references(dataset: Dataset, stack: SourceStack) -> None:
     dataset.ReferencedSeriesSequence = [series]
 
 
+def reference_item(source: SourceSlice, *, frames: bool = True) -> Dataset:
+    """Image SOP Instance Reference macro (PS3.3 10.3), with the frame if there is one and `frames`."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.sop_class_uid, source.sop_instance_uid
+    if frames and source.frame_number is not None:
+        item.ReferencedFrameNumber = source.frame_number
+    return item
+
+
 def add_dimensions(dataset: Dataset, provenance: Provenance, role: str, indices: Sequence[Index]) -> None:
     """Multi-frame Dimension module (PS3.3 C.7.6.17); the position comes last.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicom_node.encoding.concepts import concept, is_own
@@ -101,7 +101,7 @@ def _labels(segments: Sequence[Segment], index: int, shape: tuple[int, int], dty
 
 def _run_length(plane: NDArray[np.unsignedinteger]) -> bytes:
     rows, columns = plane.shape
-    data: bytes = RLELosslessEncoder.encode(
+    data: bytes = get_encoder(RLELossless).encode(
         plane,
         encoding_plugin="pylibjpeg",
         rows=rows,

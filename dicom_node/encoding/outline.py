@@ -11,10 +11,11 @@ MAX_POINTS = 200
 _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
-def outline(mask: NDArray[np.bool_], max_points: int = MAX_POINTS) -> NDArray[np.float64]:
+def outline(mask: NDArray[np.bool_], max_points: int | None = MAX_POINTS) -> NDArray[np.float64]:
     """Closed line around the largest 4-connected part of a mask; holes are left out of account.
 
     mask : bool [row, column], at least one pixel.
+    max_points : None for all corners of the line, as for drawing, where their number does not matter.
     Returns float64 [point, (column, row)] in pixels with the first point repeated at the end; (0, 0) is the top left
     corner of the image and a pixel's centre lies at (column + 0.5, row + 0.5) (PS3.3 C.18.6.1.2). Every point is the
     middle of an edge between a pixel of the mask and one outside, so it lies on the mask; a single pixel is a diamond.
@@ -26,6 +27,10 @@ def outline(mask: NDArray[np.bool_], max_points: int = MAX_POINTS) -> NDArray[np
     top, left = int(rows[0]), int(columns[0])
     part = np.pad(largest_part(mask[top : rows[-1] + 1, left : columns[-1] + 1]), 1)
     points = _edge_middles(part) + np.asarray([left - 1, top - 1])
+    if max_points is None:
+        steps = np.diff(points, axis=0, append=points[:1])
+        corners = points[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]
+        return np.vstack([corners, corners[:1]])
     tolerance = 0.0
     simple = _simplified(points, tolerance)
     while len(simple) > max_points:

@@ -31,7 +31,7 @@ from dicom_node.encoding.frames import (
 from dicom_node.encoding.header import add_frame_of_reference, new_object, plain, series_description, shortened
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.encoding.sources import InvalidResult, SourceStack
-from pipelines.findings import Finding, Findings, Region
+from pipelines.findings import Finding, Findings, PlanarFinding, Region
 
 # sRGB, 0-255. Red for what must not be missed; the liver pale, so that lesions stand out on it.
 _COLOURS = {
@@ -85,7 +85,7 @@ def segments_of(findings: Findings, shape: tuple[int, int, int], provenance: Pro
             finding.tracking_id,
             finding.concept,
             finding.site,
-            _colour(finding),
+            finding_colour(finding),
             finding.mask,
             shape,
             provenance,
@@ -232,11 +232,12 @@ def _percent(value: float) -> str:
     return "<1 %" if value < 1 else f"{value:.0f} %"
 
 
-def _malignancy(finding: Finding) -> str | None:
+def _malignancy(finding: Finding | PlanarFinding) -> str | None:
     return next((item.value for item in finding.evaluations if item.concept == "malignancy"), None)
 
 
-def _colour(finding: Finding) -> tuple[int, int, int]:
+def finding_colour(finding: Finding | PlanarFinding) -> tuple[int, int, int]:
+    """Colour of a finding in every picture, sRGB 0 to 255."""
     return _COLOURS.get(_malignancy(finding) or "", _COLOURS["finding"])
 
 
