@@ -82,10 +82,26 @@ def read_dataset(path: Path) -> pydicom.Dataset:
 
 
 def stored_values(dataset: pydicom.Dataset, frame: int) -> NDArray[np.integer[Any]]:
-    """Stored values of one frame, before any rescale.
+    """Stored values of one grey frame, before any rescale.
 
     frame : 0-based index into Pixel Data.
     Returns integers [row, column].
+    Raises UnreadableSeries naming the Instance and the element.
+    """
+    array = decode_frame(dataset, frame)
+    if array.shape != (dataset.Rows, dataset.Columns):
+        raise UnreadableSeries(
+            f"Instance {instance_uid(dataset)}: Pixel Data (7FE0,0010) decodes to {array.shape}, "
+            f"Rows x Columns say {dataset.Rows} x {dataset.Columns}."
+        )
+    return array
+
+
+def decode_frame(dataset: pydicom.Dataset, frame: int, *, as_rgb: bool = False) -> NDArray[Any]:
+    """One frame of any kind as its decoder gives it: [row, column] or [row, column, sample].
+
+    frame : 0-based index into Pixel Data.
+    as_rgb : turn YBR into RGB.
     Raises UnreadableSeries naming the Instance and the element.
     """
     uid = instance_uid(dataset)
@@ -105,17 +121,12 @@ def stored_values(dataset: pydicom.Dataset, frame: int) -> NDArray[np.integer[An
             f"needed: {' or '.join(PLUGIN_ORDER.get(syntax, ('none known',)))}."
         )
     try:
-        array, _ = decoder.as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
+        array, _ = decoder.as_array(dataset, index=frame, raw=not as_rgb, decoding_plugin=plugin)
     except Exception as error:  # decoders raise anything on a damaged bit stream
         raise UnreadableSeries(
             f"Instance {uid}: Pixel Data (7FE0,0010) frame {frame + 1} cannot be decoded, "
             f"Transfer Syntax {syntax.name} ({_last_line(error)}); send the Series again, or uncompressed."
         ) from error
-    if array.shape != (dataset.Rows, dataset.Columns):
-        raise UnreadableSeries(
-            f"Instance {uid}: Pixel Data (7FE0,0010) decodes to {array.shape}, "
-            f"Rows x Columns say {dataset.Rows} x {dataset.Columns}."
-        )
     return array
 
 

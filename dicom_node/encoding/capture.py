@@ -42,7 +42,10 @@ def capture(
     )
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.BurnedInAnnotation, dataset.RecognizableVisualFeatures = "NO", "NO"
+    dataset.BodyPartExamined = "LIVER"
+    dataset.PatientOrientation = None  # the page has pictures of several
+    dataset.BurnedInAnnotation = "YES" if page.may_identify else "NO"
+    dataset.RecognizableVisualFeatures = "NO"
     add_lossy_flags(dataset, header)
     created = local_time(header, provenance)
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = (

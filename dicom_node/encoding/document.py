@@ -46,7 +46,8 @@ def document(
     )
     dataset.ConversionType = "WSD"
     dataset.AcquisitionDateTime = None
-    dataset.BurnedInAnnotation, dataset.RecognizableVisualFeatures = "NO", "NO"
+    dataset.BurnedInAnnotation = "YES" if page.may_identify else "NO"
+    dataset.RecognizableVisualFeatures = "NO"
     dataset.DocumentTitle = shortened(plain(page.title, header), 1024)
     add_code(dataset, "ConceptNameCodeSequence", "imaging_measurement_report")
     dataset.VerificationFlag = "UNVERIFIED"

@@ -1,8 +1,8 @@
 """One page that sums up an answer: headline, key images with outlines, numbers, where it comes from.
 
 A page is a list of texts, lines and pictures with their places, so that a picture (`capture`) and a document
-(`document`) show the very same. It names neither patient nor hospital and takes no text from the source, so nothing can
-stand on it that its header would have to declare as burned in.
+(`document`) show the very same. It names neither patient nor hospital and takes no text from the source. Pictures of
+ultrasound are cut to the regions that the device declares, for around them it writes the patient's name.
 """
 
 import textwrap
@@ -58,7 +58,14 @@ def summary_page(
         items += place_views(views, Rect(room.left, room.top, room.width - table_width - _MARGIN, room.height))
         items += place_tables(exam, entries, Rect(room.right - table_width, room.top, table_width, room.height))
     items += _foot(provenance, _choice(views))
-    return Page(WIDTH, HEIGHT, provenance.title, tuple(items), tuple(sorted({view.index for view in views.views})))
+    return Page(
+        WIDTH,
+        HEIGHT,
+        provenance.title,
+        tuple(items),
+        shown=tuple(sorted({view.index for view in views.views})),
+        may_identify=views.may_identify,
+    )
 
 
 def refusal_page(reason: str, provenance: Provenance) -> Page:

@@ -115,7 +115,6 @@ class _Form(NamedTuple):
 
 def _form(entries: Sequence[Entry], place: Rect) -> _Form:
     """The form with the largest letters that has room for all rows and numbers; else for all rows; else the densest."""
-    kinds = len(columns_of(entries))
     forms = []
     for size in _TABLE_SIZES:
         for halves in (1, 2) if place.width >= 560 else (1,):
@@ -125,9 +124,7 @@ def _form(entries: Sequence[Entry], place: Rect) -> _Form:
             head_height = (max((len(lines) for lines in heads), default=0) + 1) * (size + 2) + 6
             rows = max(1, int((place.height - head_height) // (size + _ROW)) - 2)
             forms.append(_Form(size, halves, width, columns, widths, name_width, heads, head_height, rows))
-    return max(
-        forms, key=lambda form: (form.rows * form.halves >= len(entries), min(len(form.columns), kinds), form.size)
-    )
+    return max(forms, key=lambda form: (form.rows * form.halves >= len(entries), len(form.columns), form.size))
 
 
 def _fitting_columns(entries: Sequence[Entry], width: float, size: int) -> tuple[list[Cell], list[float], float]:

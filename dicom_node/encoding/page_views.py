@@ -11,7 +11,7 @@ from dicom_node.encoding.views import View, Views
 
 _GAP = 10
 _CAPTION = 24
-_BAR = 54  # height of a colour bar with its words
+_BAR = 60  # height of a colour bar with its words
 _LABEL = 15
 _MOST_NAMES = 4  # on one picture; more are cut to their last word, which is the number
 _SCALE_BARS_MM = (100, 50, 20, 10, 5)
@@ -74,6 +74,7 @@ def _placed(view: View, cell: Rect) -> list[Item]:
     short = sum(bool(line.label) for line in view.lines) > _MOST_NAMES
     for line in view.lines:
         points = line.points * to_page + np.asarray([place.left, place.top])
+        points = np.clip(points, (place.left, place.top), (place.right, place.bottom))
         items.append(Line(points, line.colour, 2 if line.label else 1.5))
         if line.label:
             text = line.label.split()[-1] if short else line.label

@@ -88,3 +88,4 @@ class Page:
     title: str
     items: tuple[Item, ...]
     shown: tuple[int, ...] = ()  # indices of the source images that are on it
+    may_identify: bool = False  # whether a picture may carry names that the source's device wrote into it

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset
 from scipy import ndimage
 
 from dicom_node.encoding.colours import Scale, scale_of
@@ -23,7 +24,7 @@ _SHARE = 0.25  # a finding is shown by a slice that holds this part of the voxel
 _MARGIN = 0.12  # around what was found, as a part of its extent
 _SMALLEST_CROP = 0.45  # of the image; less would not be recognised
 _MAX_PARTS = 8  # of one segment on one slice that get an outline
-_BLEND = 0.55  # weight of a map's colour over the image
+_BLEND = 0.8  # weight of a map's colour over the image; less, and it is no longer that of the colour bar
 
 Colour = tuple[int, int, int]
 
@@ -56,6 +57,7 @@ class Views:
     views: tuple[View, ...] = ()
     scales: tuple[Scale, ...] = ()
     missing: int = 0  # findings that no picture shows
+    may_identify: bool = False  # whether a picture may carry names that the source's device wrote into it
 
 
 def views_of(
@@ -70,7 +72,10 @@ def views_of(
         return Views()
     maps = findings.maps[:MAX_VIEWS]
     chosen = _chosen(findings, segments, len(pixels), MAX_VIEWS // max(1, len(maps)))
-    crop = _crop(findings, segments, images, chosen, pixels.shape[1:3])
+    if isinstance(images, SourceStack):
+        crop = _crop(findings, segments, chosen, pixels.shape[1:3])
+    else:
+        crop = _device_region(images.header, pixels.shape[1:3])
     base = _base(images, pixels, chosen)
     scales = tuple(scale_of(map_) for map_ in maps if np.isfinite(map_.values).any())
     views = []
@@ -82,7 +87,7 @@ def views_of(
             views.append(_view(findings, segments, images, index, picture, crop, map_))
     missing = sum(not any(_touches(item, index) for index in chosen) for item in segments if item.site is not None)
     missing += sum(item.image not in chosen for item in findings.planar)
-    return Views(tuple(views), scales, missing)
+    return Views(tuple(views), scales, missing, bool(views) and _may_identify(images, crop, pixels.shape[1:3]))
 
 
 def _touches(segment: Segment, index: int) -> bool:
@@ -138,13 +143,10 @@ def _best_of_map(map_: Map, limit: int) -> list[int]:
 def _crop(
     findings: Findings,
     segments: Sequence[Segment],
-    images: SourceImages,
     chosen: Sequence[int],
     shape: tuple[int, ...],
 ) -> tuple[slice, slice]:
-    """Rows and columns around all that was segmented or mapped on the pictures; single images are shown whole."""
-    if not isinstance(images, SourceStack):
-        return slice(0, shape[0]), slice(0, shape[1])
+    """Rows and columns around all that was segmented or mapped on the pictures."""
     masks = [segment.mask[index] for segment in segments for index in chosen if segment.slice_voxels[index]]
     masks += [np.isfinite(map_.values[index]) for map_ in findings.maps for index in chosen]
     sides = []
@@ -159,6 +161,32 @@ def _crop(
         start = min(max(0, (low + high - extent) // 2), max(0, length - extent))
         sides.append(slice(start, min(length, start + extent)))
     return sides[0], sides[1]
+
+
+def _device_region(header: Dataset, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of the two-dimensional ultrasound regions (PS3.3 C.8.5.5.1.1); the whole image without them."""
+    keywords = ("RegionLocationMinY0", "RegionLocationMaxY1", "RegionLocationMinX0", "RegionLocationMaxX1")
+    corners = [
+        tuple(int(item.get(keyword)) for keyword in keywords)
+        for item in header.get("SequenceOfUltrasoundRegions") or ()
+        if item.get("RegionSpatialFormat", 1) == 1 and all(item.get(keyword) is not None for keyword in keywords)
+    ]
+    if not corners:
+        return slice(0, shape[0]), slice(0, shape[1])
+    top, bottom = max(0, min(part[0] for part in corners)), min(shape[0], max(part[1] for part in corners) + 1)
+    left, right = max(0, min(part[2] for part in corners)), min(shape[1], max(part[3] for part in corners) + 1)
+    if bottom - top < 2 or right - left < 2:
+        return slice(0, shape[0]), slice(0, shape[1])
+    return slice(top, bottom), slice(left, right)
+
+
+def _may_identify(images: SourceImages, crop: tuple[slice, slice], shape: tuple[int, ...]) -> bool:
+    """Whether to declare the pictures as possibly carrying a name: what the source says of itself, else by its kind."""
+    stated = images.header.get("BurnedInAnnotation")
+    if stated in ("YES", "NO"):
+        return bool(stated == "YES")
+    whole = (crop[0].stop - crop[0].start, crop[1].stop - crop[1].start) == tuple(shape)
+    return not isinstance(images, SourceStack) and whole
 
 
 def _base(images: SourceImages, pixels: NDArray[Any], chosen: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
