@@ -56,7 +56,8 @@ def analyse(
     clock.seconds.update(findings.seconds)
     clock.restart()
     sources = {role: stack.headers for role, stack in stacks.items()}
-    objects = encode_results(findings, sources, provenance, package=package)
+    pixels = stacks[findings.role].volume.array if findings.role in stacks else None
+    objects = encode_results(findings, sources, provenance, package=package, pixels=pixels)
     clock.lap("encode")
     return Answer("done", None, objects, _result(pipeline, bundles, provenance, sources, clock, findings))
 

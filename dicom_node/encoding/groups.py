@@ -30,6 +30,7 @@ from pipelines.findings import Evaluation, Finding, ImageStatement, Measurement,
 VOLUME_TOLERANCE = 0.01
 
 EXAM = "Liver"  # tracking identifier of what is stated of the exam as a whole
+_METHOD = "method"  # modifies a group's numbers rather than being a statement (PS3.16 TID 1410, 1411, 1501)
 _LINE_CHARACTERS = 54  # a viewer prints each comment on one line and cuts it at the edge of the window
 
 
@@ -86,6 +87,8 @@ def statements(evaluations: Iterable[Evaluation], finding: str | None = None) ->
     """
     items = []
     for evaluation in evaluations:
+        if evaluation.concept == _METHOD:
+            continue
         name = finding if evaluation.concept == "presence" and finding else evaluation.concept
         items.append(content.code(name, evaluation.value))
         generic = concept(evaluation.value).generic
@@ -95,15 +98,21 @@ def statements(evaluations: Iterable[Evaluation], finding: str | None = None) ->
 
 
 def _group(
-    reported: Reported, name: str, algorithm: Sequence[Dataset], kind: str | None, site: str | None
+    reported: Reported,
+    name: str,
+    algorithm: Sequence[Dataset],
+    kind: str | None,
+    site: str | None,
+    evaluations: Iterable[Evaluation],
 ) -> list[Dataset]:
-    """First items of a group: what is tracked, what and where it is, who says so."""
+    """First items of a group: what is tracked, what and where it is, how it was measured, who says so."""
     items = tracking_items(reported.words(name), name, reported.provenance)
     if kind is not None:
         items.append(content.code("finding", kind))
     if site is not None:
         items.append(content.code("finding_site", site, "HAS CONCEPT MOD"))
-    return [*items, *algorithm]
+    methods = [item.value for item in evaluations if item.concept == _METHOD]
+    return [*items, *(content.code(_METHOD, value, "HAS CONCEPT MOD") for value in methods), *algorithm]
 
 
 def _finding_groups(
@@ -116,7 +125,7 @@ def _finding_groups(
     line = outline(segment.mask[index])
     ordered = _probability_first(finding.measurements)
     volumes = [item for item in ordered if item.unit in CUBIC_MILLIMETRES]
-    first = _group(reported, finding.tracking_id, algorithm, finding.concept, finding.site)
+    first = _group(reported, finding.tracking_id, algorithm, finding.concept, finding.site, finding.evaluations)
     planar = [
         *first,
         *numbers([item for item in ordered if segmentation is None or item not in volumes]),
@@ -154,7 +163,7 @@ def _planar_group(reported: Reported, finding: PlanarFinding, algorithm: Sequenc
     source = reported.images.slices[finding.image]
     points = _closed(finding, source.rows, source.columns)
     items = [
-        *_group(reported, finding.tracking_id, algorithm, finding.concept, finding.site),
+        *_group(reported, finding.tracking_id, algorithm, finding.concept, finding.site, finding.evaluations),
         *numbers(_probability_first(finding.measurements)),
         *statements(finding.evaluations, finding.concept),
         content.graphic("image_region", "POLYLINE", points, image_of(source)),
@@ -170,7 +179,7 @@ def _image_group(reported: Reported, statement: ImageStatement, algorithm: Seque
     )
     said = values_in_words(statement.evaluations)
     items = [
-        *_group(reported, statement.label, algorithm, None, "liver"),
+        *_group(reported, statement.label, algorithm, None, "liver", statement.evaluations),
         *numbers(shown, reported.image_mark(statement.image)),
         *statements(statement.evaluations),
         *comments([reported.words(f"{statement.label}: {said}" if said else statement.label)]),
@@ -189,7 +198,7 @@ def _exam_group(reported: Reported, algorithm: Sequence[Dataset]) -> Dataset:
     shown = findings.measurements or (Measurement("images_analysed", len(reported.images.slices), "{images}"),)
     texts = [findings.headline, disclaimer(reported.provenance), *(f"Note: {text}" for text in findings.warnings)]
     items = [
-        *_group(reported, EXAM, algorithm, None, "liver"),
+        *_group(reported, EXAM, algorithm, None, "liver", findings.evaluations),
         *numbers(shown, reported.exam_mark),
         *statements(findings.evaluations),
         *comments(reported.words(text) for text in texts if text),

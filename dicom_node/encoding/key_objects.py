@@ -28,6 +28,7 @@ def key_objects(reported: Reported) -> Dataset | None:
         role="kos",
         series_number=provenance.series_number("kos"),
         series_description=series_description(provenance),
+        own_codes=False,
     )
     dataset.ReferencedPerformedProcedureStepSequence = []
     by_uid = {

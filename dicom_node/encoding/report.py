@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from dicom_node.encoding import content
-from dicom_node.encoding.concepts import CONCEPTS
+from dicom_node.encoding.concepts import CONCEPTS, PRIVATE_SCHEME
 from dicom_node.encoding.evidence import evidence, references
 from dicom_node.encoding.groups import (
     algorithm_items,
@@ -222,6 +222,7 @@ def _document(
         role=role,
         series_number=provenance.report_series_number if kind == "sr" else provenance.series_number(kind),
         series_description=description,
+        own_codes=PRIVATE_SCHEME.encode() in tree.get_item("ContentSequence").value,
     )
     add_document_attributes(dataset, listed, provenance)
     dataset.update(tree)

@@ -2,15 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from numpy.typing import NDArray
 from pydicom import Dataset
 
+from dicom_node.encoding.capture import capture
 from dicom_node.encoding.checks import check_report, check_segmentation
+from dicom_node.encoding.document import document
 from dicom_node.encoding.header import TRANSFER_SYNTAX_UID, to_bytes
 from dicom_node.encoding.key_objects import key_objects
-from dicom_node.encoding.package import USUAL, Package
+from dicom_node.encoding.label_map import label_map_segmentation
+from dicom_node.encoding.package import KINDS, USUAL, Package
+from dicom_node.encoding.page import refusal_page, summary_page
+from dicom_node.encoding.parametric_map import parametric_map
 from dicom_node.encoding.provenance import Provenance
-from dicom_node.encoding.report import FORMS, refusal_reports, reports
+from dicom_node.encoding.report import FORMS, refusal_reports, refused_images, reports
 from dicom_node.encoding.reported import Reported
 from dicom_node.encoding.segmentation import segmentation, segments_of
 from dicom_node.encoding.sources import (
@@ -44,6 +51,7 @@ def encode_results(
     *,
     frame_numbers: Sequence[int] | None = None,
     package: Package = USUAL,
+    pixels: NDArray[Any] | None = None,
 ) -> tuple[EncodedObject, ...]:
     """Every object of `package.built` that this answer makes sense of, in the order of KINDS.
 
@@ -53,6 +61,8 @@ def encode_results(
     frame_numbers : the 1-based frame behind each slice of the masks, for a multi-frame source; not given: frames in
         order of position along the normal.
     package : kinds that a destination wants. Reports lead to all that is wanted, not to what is a fall-back only.
+    pixels : of the images of `findings.role`, for the pictures of the page that sums up: values after rescale
+        [image, row, column] or RGB uint8 [image, row, column, 3]; None: a page without pictures.
     The same arguments give the same bytes.
     Raises InvalidResult if masks and images do not fit or an object does not read back as what it should be,
     UnknownConcept if a concept has no code.
@@ -60,30 +70,57 @@ def encode_results(
     check_one_study(sources, provenance.study_instance_uid)
     images = _images(findings, sources, frame_numbers)
     stack = images if isinstance(images, SourceStack) else None
-    segments = (
-        segments_of(findings, stack.shape, provenance) if stack and (findings.findings or findings.regions) else []
-    )
+    segmented = stack is not None and (findings.findings or findings.regions)
+    segments = segments_of(findings, stack.shape, provenance) if stack is not None and segmented else []
     reported = Reported(findings, segments, images, sources, provenance)
-    results: list[tuple[str, Dataset]] = []
-    if "seg" in package.built and segments and stack:
-        results.append(("seg", segmentation(segments, stack, provenance)))
+    results = [*_image_objects(reported, package), *_pages(reported, package, pixels)]
     if "kos" in package.built and (chosen := key_objects(reported)) is not None:
         results.append(("kos", chosen))
     wanted = [(kind, dataset) for kind, dataset in results if kind in package.kinds]
     forms = [kind for kind in package.built if kind in FORMS]
-    if forms:
-        results += reports(reported, wanted, forms).items()
+    results += reports(reported, wanted, forms).items() if forms else ()
     if "sr_text" in package.built:
         results.append(("sr_text", text_report(reported, wanted)))
     objects = []
-    for kind, dataset in results:
+    for kind, dataset in sorted(results, key=lambda result: list(KINDS).index(result[0])):
         data = to_bytes(dataset)
-        if kind == "seg" and stack:
+        if kind == "seg" and stack is not None:
             check_segmentation(data, segments, stack)
         if kind in forms[:1]:  # the other forms have the same content
             check_report(data, sources, images.header, segments if "seg" in package.built else (), stack)
         objects.append(_encoded(kind, dataset, data))
     return tuple(objects)
+
+
+def _image_objects(reported: Reported, package: Package) -> list[tuple[str, Dataset]]:
+    """Segmentations and maps, as far as there is something to segment or to map."""
+    stack, segments, provenance = reported.images, reported.segments, reported.provenance
+    if not isinstance(stack, SourceStack):
+        return []
+    omit, results = package.omit_empty_frames, []
+    if "seg" in package.built and segments:
+        results.append(("seg", segmentation(segments, stack, provenance, omit_empty_frames=omit)))
+    if "seg_labelmap" in package.built and segments:
+        label_map = label_map_segmentation(segments, stack, provenance, omit_empty_frames=omit)
+        if isinstance(label_map, Dataset):
+            results.append(("seg_labelmap", label_map))
+    if "pm" in package.built:
+        maps = [parametric_map(one, stack, provenance, number) for number, one in enumerate(reported.findings.maps, 1)]
+        results += [("pm", one) for one in maps if one is not None]
+    return results
+
+
+def _pages(reported: Reported, package: Package, pixels: NDArray[Any] | None) -> list[tuple[str, Dataset]]:
+    """The page that sums up, as a picture and as a document."""
+    if not {"sc", "pdf"} & set(package.built):
+        return []
+    images, provenance = reported.images, reported.provenance
+    page = summary_page(reported.findings, reported.segments, images, pixels, provenance)
+    return [
+        (kind, write(page, images.header, provenance, images=images))
+        for kind, write in (("sc", capture), ("pdf", document))
+        if kind in package.built
+    ]
 
 
 def encode_refusal(
@@ -93,7 +130,8 @@ def encode_refusal(
     *,
     package: Package = USUAL,
 ) -> tuple[EncodedObject, ...]:
-    """The reports that say that a study was not analysed, and why, in each form of `package.built`.
+    """Reports and pages that say that a study was not analysed, and why: every report of `package.built`, a page only
+    where one is wanted.
 
     sources : role -> headers of what there is; at least one Dataset in all. They need no geometry.
     Raises InvalidResult if there is no image at all, from which patient and study could be taken.
@@ -103,7 +141,14 @@ def encode_refusal(
         raise InvalidResult("A report of a refused study needs at least one of its images.")
     check_one_study(sources, provenance.study_instance_uid)
     forms = [kind for kind in package.built if kind in FORMS]
-    results = refusal_reports(reason, sources, provenance, forms)
+    images, _ = refused_images(sources)
+    page = refusal_page(reason, provenance)
+    results = {
+        kind: write(page, images.header, provenance, role=f"refusal {kind}")
+        for kind, write in (("sc", capture), ("pdf", document))
+        if kind in package.kinds
+    }
+    results.update(refusal_reports(reason, sources, provenance, forms))
     if "sr_text" in package.built:
         results["sr_text"] = refusal_text_report(reason, sources, provenance)
     objects = []

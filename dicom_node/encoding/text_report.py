@@ -123,6 +123,7 @@ def _document(
         role=role,
         series_number=provenance.series_number("sr_text"),
         series_description=description,
+        own_codes=False,
     )
     add_document_attributes(dataset, listed, provenance)
     dataset.update(content.container("diagnostic_imaging_report", items, template="2000", relationship=None))

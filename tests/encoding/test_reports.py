@@ -19,7 +19,7 @@ from dicom_node.encoding.header import identity_bytes
 from dicom_node.encoding.package import FALL_BACKS, KINDS, WITHOUT_FALL_BACKS, Package
 from dicom_node.encoding.results import EncodedObject, encode_refusal, encode_results
 from dicom_node.encoding.sources import InvalidResult
-from pipelines.findings import Evaluation, Findings, ImageStatement, Measurement, PlanarFinding
+from pipelines.findings import Evaluation, Findings, ImageStatement, Map, Measurement, PlanarFinding
 
 REPORTS = {
     "sr": "1.2.840.10008.5.1.4.1.1.88.34",
@@ -65,7 +65,7 @@ def numbers(group: Dataset) -> dict[str, str]:
 def statements(group: Dataset) -> list[tuple[str, str]]:
     return [
         (name(item), item.ConceptCodeSequence[0].CodeMeaning) for item in group.ContentSequence
-        if item.ValueType == "CODE" and name(item) not in ("Finding", "Finding Site")
+        if item.ValueType == "CODE" and name(item) not in ("Finding", "Finding Site", "Measurement Method")
     ]  # fmt: skip
 
 
@@ -292,10 +292,9 @@ def test_statements_of_images_are_shown_on_their_images() -> None:
     assert numbers(found["Slice 3"][0]) == {"Image number": "3 1"}  # a graphic needs a number, and there is no other
     assert "Slice 3: Non-diagnostic quality, Motion" in texts(found["Slice 3"][0])
     assert numbers(found["Liver"][0]) == {"Shear stiffness": "3.23 kPa", "Diagnostic slices": "3 {slices}"}
-    assert statements(found["Liver"][0]) == [
-        ("Imaging Study Quality", "Diagnostic quality"),
-        ("Measurement Method", "MR elastography"),
-    ]
+    assert statements(found["Liver"][0]) == [("Imaging Study Quality", "Diagnostic quality")]
+    (method,) = [item for item in found["Liver"][0].ContentSequence if name(item) == "Measurement Method"]
+    assert method.RelationshipType == "HAS CONCEPT MOD"
 
 
 def test_findings_on_frames_of_ultrasound() -> None:
@@ -384,6 +383,40 @@ def test_a_report_leads_to_what_is_wanted_and_is_another_one_where_that_differs(
 
     none = read(report("seg", "sr_text", fall_backs=False))
     assert set(none) == {"seg", "sr_text"}
+
+
+def test_the_root_leads_to_every_kind_of_object() -> None:
+    values = np.where(liver_findings().regions[0].mask, np.float32(2.5), np.float32(np.nan))
+    findings = liver_findings(maps=(Map("Shear stiffness", "shear_stiffness", "kPa", values),))
+    everything = Package(kinds=tuple(KINDS))
+    pixels = np.zeros((12, 64, 64), np.int16)
+    objects = encode_results(findings, both_phases(), provenance(), package=everything, pixels=pixels)
+    assert [item.kind for item in objects] == list(KINDS)
+    found = read(objects)
+    others = {kind: str(dataset.SOPInstanceUID) for kind, dataset in found.items() if kind not in FORMS}
+    for kind in REPORTS:
+        referenced = {
+            str(reference.ReferencedSOPInstanceUID)
+            for item in items(found[kind])
+            for reference in item.get("ReferencedSOPSequence", ())
+        }
+        assert set(others.values()) <= referenced
+        assert set(others.values()) <= evidence(found[kind])
+    supporting = next(item for item in found["sr"].ContentSequence if name(item) == "Supporting Information")
+    assert [(item.ValueType, name(item)) for item in supporting.ContentSequence] == [
+        ("IMAGE", "Source of Measurement"),
+        ("IMAGE", "Source of Measurement"),
+        ("IMAGE", "Summary"),
+        ("COMPOSITE", "Summary"),
+        ("COMPOSITE", "Key Images"),
+    ]
+    usual = {item.kind: item for item in encode_results(findings, both_phases(), provenance(), pixels=pixels)}
+    assert set(usual) == {"seg", "pm", "sc", *FORMS}
+    assert usual["sc"].sop_instance_uid not in evidence(dcmread(BytesIO(usual["sr"].data)))
+    assert usual["sc"].data == next(item.data for item in objects if item.kind == "sc")
+    refused = encode_refusal("no wave image", both_phases(), provenance(), package=everything)
+    assert {item.kind for item in refused} == {"sc", "pdf", *FORMS}
+    assert not {item.sop_instance_uid for item in refused} & {item.sop_instance_uid for item in objects}
 
 
 def test_a_segmentation_that_no_finding_leads_to_is_referred_to_all_the_same() -> None:
