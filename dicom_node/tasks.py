@@ -1,10 +1,10 @@
-"""The Celery app and its tasks: doorbells of a line each around jobs.py. Ids in, nothing out."""
+"""The Celery app and its tasks: doorbells of a line each around jobs.py and delivering.py. Ids in, nothing out."""
 
 from typing import Any
 
 from celery import Celery
 
-from dicom_node import commitment, jobs
+from dicom_node import commitment, delivering, jobs
 from dicom_node.node import Node
 
 #: queue "gpu": inference, one job at a time; queue "cpu": deliveries
@@ -62,7 +62,7 @@ def run_job(job_id: str) -> None:
 @app.task(name="deliver")
 def deliver(destination: str) -> None:
     """Send what waits for one destination."""
-    jobs.deliver(current_node(), destination)
+    delivering.deliver(current_node(), destination)
 
 
 @app.task(name="report_commitments")

@@ -57,6 +57,14 @@ class AssociationRejected(DestinationRefused):
         self.is_transient = is_transient
 
 
+class NothingTaken(AssociationRejected):
+    """The peer accepted none of the proposed `contexts`; each has its result."""
+
+    def __init__(self, text: str, contexts: Sequence[PresentationContext]) -> None:
+        super().__init__(text, False)
+        self.contexts = contexts
+
+
 @dataclass(frozen=True)
 class SendResult:
     """What became of one file. Exactly one of: stored; refused (by the peer, or not sendable); neither: unreachable."""
@@ -226,7 +234,9 @@ def associated(
         if not association.is_established:
             if association.rejected_contexts:  # the library aborts when nothing was accepted
                 names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
-                raise AssociationRejected(f"{host}:{port} ({called_ae_title}) takes none of: {names}", False)
+                raise NothingTaken(
+                    f"{host}:{port} ({called_ae_title}) takes none of: {names}", association.rejected_contexts
+                )
             text = f"{host}:{port} ({called_ae_title}) does not answer as a DICOM application"
             if tls_args is not None and (failure := handshake_failure(tls_args[0])):
                 text = f"{host}:{port}: no TLS connection: {failure}"

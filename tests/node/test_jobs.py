@@ -10,7 +10,7 @@ import storage.deliveries
 import storage.events
 import storage.jobs
 import storage.results
-from dicom_node import jobs
+from dicom_node import delivering, jobs
 from dicom_node.analysis import Answer
 from dicom_node.dimse.part10 import file_head
 from dicom_node.dimse.standin import StandInPacs
@@ -145,7 +145,7 @@ def test_results_are_sent_once_and_kept_on_record(node: Node, monkeypatch: pytes
         Destination(node, port)
         jobs.run_job(node, requested(node).id)
         for _ in range(3):
-            jobs.deliver(node, "pacs")
+            delivering.deliver(node, "pacs")
     assert [item.sop_instance_uid for item in pacs.kept] == ["2.25.100"]
     with node.pool.connection() as connection:
         (delivery,) = storage.deliveries.for_study(connection, STUDY)
@@ -161,7 +161,7 @@ def test_an_unreachable_pacs_is_tried_later_and_told_once(node: Node, monkeypatc
     Destination(node, port)
     jobs.run_job(node, requested(node).id)
     for attempt in (1, 2):
-        jobs.deliver(node, "pacs")
+        delivering.deliver(node, "pacs")
         with node.pool.connection() as connection:
             (delivery,) = storage.deliveries.for_study(connection, STUDY)
             assert (delivery.state, delivery.attempts) == ("waiting", attempt)
@@ -174,7 +174,7 @@ def test_an_unreachable_pacs_is_tried_later_and_told_once(node: Node, monkeypatc
 def test_a_destination_that_is_gone_is_said(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_work", lambda node, job: answer())
     jobs.run_job(node, requested(node).id)
-    jobs.deliver(node, "pacs")
+    delivering.deliver(node, "pacs")
     with node.pool.connection() as connection:
         (delivery,) = storage.deliveries.for_study(connection, STUDY)
     assert delivery.state == "waiting"
