@@ -164,7 +164,7 @@ def work(
     if unknown:
         raise NodeError(f"no queue {unknown[0]!r}; there are: {', '.join(QUEUES)}")
     name = f"work-{queue}-{number}"
-    with _node(Settings(), name) as node:
+    with _node(Settings(), name, connections=8) as node:
         metrics.start(node.settings.data_dir, name)
         ready = ready_file(node.settings, name)
         ready.parent.mkdir(parents=True, exist_ok=True)

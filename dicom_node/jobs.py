@@ -12,11 +12,12 @@ import pydicom
 import structlog
 from pydicom.uid import Comprehensive3DSRStorage
 
-import storage.deliveries
 import storage.events
 import storage.jobs
 import storage.results
+from dicom_node.addressing import order, packages_for, place_of
 from dicom_node.analysis import Answer, analyse
+from dicom_node.encoding.package import Package
 from dicom_node.encoding.provenance import Predecessor, Provenance
 from dicom_node.lease import kept
 from dicom_node.node import Node
@@ -67,7 +68,10 @@ def _work(node: Node, job: Job) -> Answer:
         predecessor=_predecessor(node, job),
     )
     inputs = {role: [node.store.path(path) for path in bound["paths"]] for role, bound in job.inputs.items()}
-    return analyse(pipeline, inputs, bundles, provenance, report_refusal=job.report_refusal)
+    packages = list(dict.fromkeys(packages_for(node.configuration(), job.send_to).values()))
+    return analyse(
+        pipeline, inputs, bundles, provenance, report_refusal=job.report_refusal, packages=packages or [Package()]
+    )
 
 
 def _predecessor(node: Node, job: Job) -> Predecessor | None:
@@ -100,6 +104,7 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
     """Results, the job's end and the order to deliver, in one transaction: all or nothing."""
     digests = [hashlib.sha256(item.data).hexdigest() for item in answer.objects]
     paths = [node.store.put_bytes(item.data, digest) for item, digest in zip(answer.objects, digests, strict=True)]
+    configuration = node.configuration()
     with node.pool.connection() as connection:
         if not storage.jobs.finish(connection, job.id, node.owner, answer.status, answer.reason or "", answer.result):
             log.warning("job was taken over, result dropped", job=job.id)
@@ -115,10 +120,12 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
                 path=path,
                 sha256=digest,
                 size_bytes=len(item.data),
+                kind=item.kind,
+                place=place_of(item.kind),
             )
             for item, path, digest in zip(answer.objects, paths, digests, strict=True)
         ]
-        storage.deliveries.create(connection, [result.id for result in results], list(job.send_to), "cpu")
+        order(connection, configuration, job, answer, results)
         text = f"{job.pipeline}: {answer.status}" + (f", {answer.reason}" if answer.reason else "")
         storage.events.add(connection, job.study_instance_uid, "job", text, {"job": job.id, "results": len(results)})
     log.info(

@@ -47,8 +47,9 @@ class Outcome:
     """What became of one delivery."""
 
     fate: Fate
-    status: int | None = None  #: DIMSE status, or HTTP status, if the destination gave one
+    status: int | None = None  #: DICOM status (of C-STORE, or a reason of STOW-RS), if the destination gave one
     reason: str = ""  #: empty when delivered without a warning
+    wait_s: float = 0.0  #: the destination asks for so long a pause before the next attempt
 
     @property
     def delivered(self) -> bool:
@@ -76,8 +77,12 @@ class Batch:
 
     def __iter__(self) -> Iterator[Delivery]:
         for delivery in self.deliveries:
-            if delivery.id in self._left and delivery.study_instance_uid not in self._held:
+            if self.may_send(delivery):
                 yield delivery
+
+    def may_send(self, delivery: Delivery) -> bool:
+        """Whether one may be sent now; for senders that send several at a time."""
+        return delivery.id in self._left and delivery.study_instance_uid not in self._held
 
     def report(self, delivery: Delivery, outcome: Outcome) -> None:
         """Tell what became of one."""

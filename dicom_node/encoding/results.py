@@ -7,6 +7,7 @@ from pydicom import Dataset
 
 from dicom_node.encoding.checks import check_report, check_segmentation
 from dicom_node.encoding.header import TRANSFER_SYNTAX_UID, to_bytes
+from dicom_node.encoding.package import Package
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.encoding.report import refusal_report, report
 from dicom_node.encoding.segmentation import segmentation, segments_of
@@ -32,6 +33,7 @@ def encode_results(
     provenance: Provenance,
     *,
     frame_numbers: Sequence[int] | None = None,
+    package: Package = Package(),  # noqa: B008 - frozen
 ) -> tuple[EncodedObject, ...]:
     """SEG (if anything was segmented) and SR of an analysed study, in the order in which to send them.
 
@@ -57,11 +59,15 @@ def encode_results(
     sr = report(findings, segments, stack, sources, provenance, seg)
     data = to_bytes(sr)
     check_report(data, sources, stack.header, segments, stack)
-    return (*objects, _encoded("sr", sr, data))
+    return tuple(item for item in (*objects, _encoded("sr", sr, data)) if item.kind in package.built)
 
 
 def encode_refusal(
-    reason: str, sources: Mapping[str, Sequence[Dataset]], provenance: Provenance
+    reason: str,
+    sources: Mapping[str, Sequence[Dataset]],
+    provenance: Provenance,
+    *,
+    package: Package = Package(),  # noqa: B008 - frozen
 ) -> tuple[EncodedObject, ...]:
     """The SR that says that a study was not analysed, and why.
 
@@ -75,7 +81,7 @@ def encode_refusal(
     sr = refusal_report(reason, sources, provenance)
     data = to_bytes(sr)
     check_report(data, sources, next(iter(sources.values()))[0], (), None)
-    return (_encoded("sr", sr, data),)
+    return (_encoded("sr", sr, data),) if "sr" in package.built else ()
 
 
 def _encoded(kind: str, dataset: Dataset, data: bytes) -> EncodedObject:
