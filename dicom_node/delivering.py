@@ -136,7 +136,8 @@ class _Attempt:
             verdict = self._judge(connection)
             for reason, deliveries in self._by_reason().items():
                 storage.deliveries.give_back(connection, [delivery.id for delivery, _ in deliveries], reason)
-                for delivery, outcome in deliveries:
+                first_of = {delivery.study_instance_uid: (delivery, outcome) for delivery, outcome in deliveries[::-1]}
+                for delivery, outcome in first_of.values():
                     if outcome.fate is not Fate.HELD:
                         _tell_once(connection, delivery, f"{self._route}: {reason}{verdict}", outcome)
 
@@ -174,7 +175,7 @@ class _Attempt:
         log.warning(
             "destination is away", destination=self._route, reason=last.reason, pause_s=round(setback.pause_s, 1)
         )
-        return f"; tried again in {setback.pause_s:.0f} s"
+        return f"; tried again in {max(1, round(setback.pause_s))} s"
 
 
 def _tell_once(connection: Connection, delivery: Delivery, text: str, outcome: Outcome) -> None:
