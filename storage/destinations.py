@@ -12,21 +12,17 @@ QUERIES = load_queries("destinations")
 
 @dataclass(frozen=True)
 class DestinationState:
-    """One destination, with what waits for it."""
+    """One destination that something was sent to, or tried to be."""
 
     name: str
     #: closed (all is well) | open (away: nothing is tried before probe_at) | probing (one delivery is being tried)
     breaker: str
     failures: int  #: attempts in a row of which nothing came
     reason: str  #: of the last one
-    since: datetime | None  #: of the breaker's state; None: nothing was ever sent there
+    since: datetime  #: of the breaker's state
     probe_at: datetime | None  #: next attempt; while probing: when the one who tries is given up
     closed_until: datetime | None  #: outside of its working hours
     answered_at: datetime | None  #: last answer of any kind
-    failed_at: datetime | None
-    waiting: int  #: deliveries, those being sent among them
-    parked: int
-    done: int
 
 
 @dataclass(frozen=True)
@@ -119,5 +115,5 @@ def forget(connection: Connection, name: str | None = None) -> int:
 
 
 def states(connection: Connection) -> list[DestinationState]:
-    """Every destination that something was sent to or waits for, by name."""
+    """Every destination that something was sent to, or tried to be, by name."""
     return every(connection, DestinationState, QUERIES["all"], {})

@@ -27,7 +27,6 @@ CREATE TABLE destination (
     -- outside of its working hours
     closed_until timestamptz,
     answered_at timestamptz,
-    failed_at timestamptz,
     CHECK ((breaker = 'closed') = (probe_at IS NULL))
 );
 

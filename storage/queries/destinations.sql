@@ -43,7 +43,7 @@ UPDATE destination
    SET since = CASE WHEN breaker = 'closed' AND %(pause_s)s::float8 IS NOT NULL THEN now() ELSE since END,
        breaker = CASE WHEN %(pause_s)s::float8 IS NULL THEN 'closed' ELSE 'open' END,
        probe_at = clock_timestamp() + make_interval(secs => %(pause_s)s::float8),
-       failures = failures + 1, reason = %(reason)s, failed_at = now()
+       failures = failures + 1, reason = %(reason)s
  WHERE name = %(name)s;
 
 -- close_until --
@@ -75,13 +75,8 @@ DELETE FROM destination_refusal
  WHERE %(name)s::text IS NULL OR destination = %(name)s OR starts_with(destination, %(name)s || ':');
 
 -- all --
--- Every destination that something was ever sent to, or waits for.
-SELECT coalesce(destination.name, counted.destination) AS name, coalesce(breaker, 'closed') AS breaker,
-       coalesce(failures, 0) AS failures, coalesce(reason, '') AS reason, since, probe_at,
-       CASE WHEN closed_until > now() THEN closed_until END AS closed_until, answered_at, failed_at,
-       coalesce(waiting, 0)::int AS waiting, coalesce(parked, 0)::int AS parked, coalesce(done, 0)::int AS done
+-- Every destination that something was ever sent to.
+SELECT name, breaker, failures, reason, since, probe_at, answered_at,
+       CASE WHEN closed_until > now() THEN closed_until END AS closed_until
   FROM destination
-  FULL JOIN (SELECT destination, count(*) FILTER (WHERE state IN ('waiting', 'sending')) AS waiting,
-                    count(*) FILTER (WHERE state = 'parked') AS parked, count(*) FILTER (WHERE state = 'done') AS done
-               FROM delivery GROUP BY destination) AS counted ON counted.destination = destination.name
- ORDER BY 1;
+ ORDER BY name;

@@ -161,7 +161,7 @@ def test_nobody_there_is_tried_with_one_delivery_and_counts_no_attempt(lab: Lab,
     everything = [delivery for number in range(3) for delivery in lab.deliveries(f"2.25.{number}")]
     assert {(delivery.state, delivery.attempts) for delivery in everything} == {("waiting", 0)}
     away = state(lab)
-    assert (away.breaker, away.failures, away.waiting) == ("open", 6, 6)
+    assert (away.breaker, away.failures) == ("open", 6)
     assert str(port) in away.reason
     assert len(lab.told("2.25.0")) == 1
     assert len(lab.told(None, "destination")) == 1
@@ -278,7 +278,6 @@ def test_a_hanging_destination_holds_up_nobody(lab: Lab, pacs: StandInPacs, port
         eventually(lambda: len(pacs.kept) == 24, "all are there")
         connection, _ = hanging.accept()
         with connection:
-            assert state(lab, "hangs").waiting == 24
             hanging.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 hanging.accept()  # one association only, whatever waits
