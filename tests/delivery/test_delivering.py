@@ -63,6 +63,8 @@ def test_a_destination_gets_what_it_wants_and_no_spares(lab: Lab, pacs: StandInP
     lab.deliver()
     assert len(pacs.kept) == 3
     assert state(lab).answered_at is not None
+    assert [(d.state, d.status, d.attempts) for d in lab.deliveries(STUDY)] == [("done", 0, 1)] * 3
+    assert lab.told(STUDY) == [f"pacs took {item.sop_instance_uid}" for item in pacs.kept]
 
 
 def test_what_is_refused_at_negotiation_is_replaced_and_remembered(lab: Lab, pacs: StandInPacs, port: int) -> None:
