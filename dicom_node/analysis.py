@@ -1,17 +1,18 @@
 """One study through one pipeline: load, infer, encode. No database, no broker, no network."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pydicom
 
 from dicom_node.decoding import DECODERS, load_ct_volume
-from dicom_node.encoding.package import WITHOUT_FALL_BACKS, Package
+from dicom_node.encoding.package import KINDS, WITHOUT_FALL_BACKS, Package
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.encoding.results import EncodedObject, encode_refusal, encode_results
+from dicom_node.encoding.sources import InvalidResult
 from dicom_node.errors import UnreadableSeries
 from pipelines.findings import Findings, UnsuitableInput
 from pipelines.pipeline import Pipeline, Predictor
@@ -23,8 +24,10 @@ class Answer:
 
     status: Literal["done", "refused"]
     reason: str | None
-    objects: tuple[EncodedObject, ...]
+    objects: tuple[EncodedObject, ...]  # of all packages, each once, in the order of KINDS
     result: Mapping[str, Any]
+    #: package -> SOP Instance UIDs of its objects
+    packages: Mapping[Package, frozenset[str]] = field(default_factory=dict)
 
 
 def analyse(
@@ -34,13 +37,13 @@ def analyse(
     provenance: Provenance,
     *,
     report_refusal: bool = True,
-    package: Package = WITHOUT_FALL_BACKS,
+    packages: Sequence[Package] = (WITHOUT_FALL_BACKS,),
 ) -> Answer:
     """Run `pipeline` on the files of its roles.
 
     inputs : role name -> paths of one stack, any order.
     report_refusal : also encode an SR when the study is refused, so that the radiologist reads why.
-    package : the kinds of objects that the destinations want.
+    packages : what the destinations want; each is encoded once.
     Never raises for unsuitable or unreadable images: those give an Answer with status "refused" and a reason.
     """
     clock = _Stopwatch()
@@ -50,16 +53,17 @@ def analyse(
         clock.lap("read")
         findings = pipeline.load()(pipeline_input, bundles)
     except (UnsuitableInput, UnreadableSeries) as refusal:
-        return refuse(
-            pipeline, inputs, bundles, provenance, str(refusal), report_refusal=report_refusal, package=package
-        )
+        reason = str(refusal)
+        return refuse(pipeline, inputs, bundles, provenance, reason, report_refusal=report_refusal, packages=packages)
     clock.seconds.update(findings.seconds)
     clock.restart()
     sources = {role: stack.headers for role, stack in stacks.items()}
     pixels = stacks[findings.role].volume.array if findings.role in stacks else None
-    objects = encode_results(findings, sources, provenance, package=package, pixels=pixels)
+    objects, made_for = _encoded(
+        packages, lambda package: encode_results(findings, sources, provenance, package=package, pixels=pixels)
+    )
     clock.lap("encode")
-    return Answer("done", None, objects, _result(pipeline, bundles, provenance, sources, clock, findings))
+    return Answer("done", None, objects, _result(pipeline, bundles, provenance, sources, clock, findings), made_for)
 
 
 def refuse(
@@ -70,14 +74,30 @@ def refuse(
     reason: str,
     *,
     report_refusal: bool = True,
-    package: Package = WITHOUT_FALL_BACKS,
+    packages: Sequence[Package] = (WITHOUT_FALL_BACKS,),
 ) -> Answer:
     """The answer for a study that the pipeline cannot read; `inputs` may be whatever images there are."""
     sources = {role: _headers(paths) for role, paths in inputs.items()}
-    tell = report_refusal and any(sources.values())
-    objects = encode_refusal(reason, sources, provenance, package=package) if tell else ()
+    wanted = packages if report_refusal and any(sources.values()) else ()
+    objects, made_for = _encoded(wanted, lambda package: encode_refusal(reason, sources, provenance, package=package))
     result = _result(pipeline, bundles, provenance, sources, _Stopwatch(), None)
-    return Answer("refused", reason, tuple(objects), result | {"status": "refused", "reason": reason})
+    return Answer("refused", reason, objects, result | {"status": "refused", "reason": reason}, made_for)
+
+
+def _encoded(
+    packages: Sequence[Package], encode: Callable[[Package], Sequence[EncodedObject]]
+) -> tuple[tuple[EncodedObject, ...], dict[Package, frozenset[str]]]:
+    """The objects of all packages, each once, and which of them are whose. Raises InvalidResult."""
+    objects: dict[str, EncodedObject] = {}
+    made_for: dict[Package, frozenset[str]] = {}
+    for package in packages:
+        encoded = encode(package)
+        made_for[package] = frozenset(item.sop_instance_uid for item in encoded)
+        for item in encoded:
+            if objects.setdefault(item.sop_instance_uid, item).data != item.data:
+                raise InvalidResult(f"{item.kind} {item.sop_instance_uid} has other content for {package}")
+    order = list(KINDS)
+    return tuple(sorted(objects.values(), key=lambda item: order.index(item.kind))), made_for
 
 
 def _result(

@@ -14,12 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dicom_node.commands.deliveries import deliveries_app, destinations_app
+from dicom_node.commands.running_node import DataDir
 from dicom_node.errors import NodeError
 from dicom_node.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 rules_app = typer.Typer(no_args_is_help=True, help="Rules, destinations and senders as one YAML file.")
 app.add_typer(rules_app, name="rules")
+app.add_typer(deliveries_app, name="deliveries")
+app.add_typer(destinations_app, name="destinations")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -28,10 +32,6 @@ EXIT_ERROR = 1
 #: new rules also decide about studies that arrived so recently; older ones stay as they are
 RECONSIDERED = timedelta(hours=1)
 EXIT_REFUSED = 3
-
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Data directory of the node; default: the one that runs here.")
-]
 
 
 def main() -> None:
@@ -164,7 +164,7 @@ def work(
     if unknown:
         raise NodeError(f"no queue {unknown[0]!r}; there are: {', '.join(QUEUES)}")
     name = f"work-{queue}-{number}"
-    with _node(Settings(), name) as node:
+    with _node(Settings(), name, connections=8) as node:
         metrics.start(node.settings.data_dir, name)
         ready = ready_file(node.settings, name)
         ready.parent.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,7 @@ from dicom_node.errors import ConfigurationError
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY, until_database_answers
-from dicom_node.routing.configuration import Configuration
-from dicom_node.senders import is_from
+from dicom_node.routing.reply import reporting_address
 from storage.commitments import Known, StudyVerdict
 from storage.database import Connection
 from storage.records import Commitment
@@ -214,22 +213,6 @@ class Commitments:
 
 
 # ------------------------------------------------------------------ the worker's part
-
-
-def reporting_address(configuration: Configuration, calling_ae_title: str, peer_host: str) -> tuple[str, int] | None:
-    """Host and port at which the one who asked takes reports; None: nobody has said.
-
-    Its entry in `senders` if that has a port (with the entry's host if it is a single one, else the address that it
-    asked from), or the destination of this AE title, one on the same host first.
-    """
-    for sender in configuration.senders:
-        if sender.port is not None and is_from(sender, calling_ae_title, peer_host):
-            host = sender.hosts[0]
-            is_single = len(sender.hosts) == 1 and host != "*" and "/" not in host
-            return (host if is_single else peer_host), sender.port
-    fitting = [d for d in configuration.destinations.values() if d.ae_title == calling_ae_title and d.port]
-    fitting.sort(key=lambda destination: destination.host != peer_host)
-    return (fitting[0].host, fitting[0].port) if fitting else None
 
 
 def report_answers(node: Node, calling_ae_title: str) -> None:

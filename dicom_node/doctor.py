@@ -113,6 +113,8 @@ def _destinations(settings: Settings) -> Iterator[Check]:
         yield Check("rules", False, "none imported yet: dicom-node rules import FILE.yaml")
         return
     for name, destination in load_configuration(current.document).destinations.items():
+        if destination.type != "dimse":
+            continue
 
         def answers(destination=destination) -> str:  # type: ignore[no-untyped-def]
             called, tls = destination.ae_title, tls_of(destination)

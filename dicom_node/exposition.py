@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -14,11 +14,13 @@ from prometheus_client.registry import Collector
 from psycopg_pool import ConnectionPool
 
 import storage.deliveries
+import storage.destinations
 import storage.jobs
 from dicom_node.disk import reserve_bytes
 from dicom_node.metrics import folder_of
 from dicom_node.patience import DATABASE_AWAY
 from dicom_node.settings import Settings
+from storage.destinations import DestinationState
 
 log = structlog.get_logger()
 
@@ -62,6 +64,7 @@ class _Now(Collector):
             connection.execute("SET LOCAL statement_timeout = '5s'")
             jobs = storage.jobs.counts_by_pipeline(connection)
             deliveries = storage.deliveries.counts_by_destination(connection)
+            destinations = storage.destinations.states(connection)
             silent_s = storage.jobs.longest_silence_s(connection, self._settings.job_lease_s)
         family = GaugeMetricFamily("dicom_node_jobs", "Jobs", labels=["pipeline", "state"])
         for (pipeline, state), count in jobs.items():
@@ -71,11 +74,33 @@ class _Now(Collector):
         for (destination, state), count in deliveries.items():
             family.add_metric([destination, state], count)
         yield family
+        yield from _breakers(destinations)
         yield GaugeMetricFamily(
             "dicom_node_job_heartbeat_age_seconds",
             "Since a running job was last heard of, the longest; 0 when none runs",
             value=silent_s,
         )
+
+
+def _breakers(states: Sequence[DestinationState]) -> Iterator[GaugeMetricFamily]:
+    """By name in the rules; of replies by one destination the worst counts."""
+    away: dict[str, float] = {}
+    oldest: dict[str, float] = {}
+    now = time.time()
+    for state in states:
+        name = state.name.partition(":")[0]
+        is_away = state.breaker != "closed"
+        away[name] = max(away.get(name, 0.0), float(is_away))
+        seconds = max(0.0, now - state.since.timestamp()) if is_away else 0.0
+        oldest[name] = max(oldest.get(name, 0.0), seconds)
+    for metric, text, values in (
+        ("dicom_node_destination_away", "1: the circuit breaker is open, deliveries wait", away),
+        ("dicom_node_destination_away_seconds", "For so long; 0: it is there", oldest),
+    ):
+        family = GaugeMetricFamily(metric, text, labels=["destination"])
+        for name, value in values.items():
+            family.add_metric([name], value)
+        yield family
 
 
 def _journal(folder: Path) -> Iterator[GaugeMetricFamily]:

@@ -3,35 +3,29 @@
 An image that arrives goes   dimse/scp.py -> reception.py -> indexing.py   into the index,
 `scheduling.py` recognises it (recognition/), waits for what is missing (assembly.py), asks the rules (routing/) and
 writes a job row; a Celery message with the row's id brings a worker here. What the worker makes goes to the
-destinations by `deliver`. PostgreSQL holds the truth: a message lost or doubled changes nothing.
+destinations by delivering.py. PostgreSQL holds the truth: a message lost or doubled changes nothing.
 """
 
 import hashlib
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 import pydicom
 import structlog
-from psycopg import Connection
 from pydicom.uid import Comprehensive3DSRStorage
 
-import storage.deliveries
 import storage.events
 import storage.jobs
 import storage.results
+from dicom_node.addressing import order, packages_for, place_of
 from dicom_node.analysis import Answer, analyse
-from dicom_node.delivery import Outcome, pause_s, send
+from dicom_node.encoding.package import Package
 from dicom_node.encoding.provenance import Predecessor, Provenance
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import until_database_answers
 from pipelines.catalogue import PIPELINES
-from storage.records import Delivery, Job
+from storage.records import Job
 
 log = structlog.get_logger()
-
-DELIVERY_LEASE_S = 15.0
-DELIVERY_BATCH = 50
 
 
 def run_job(node: Node, job_id: int) -> None:
@@ -74,7 +68,10 @@ def _work(node: Node, job: Job) -> Answer:
         predecessor=_predecessor(node, job),
     )
     inputs = {role: [node.store.path(path) for path in bound["paths"]] for role, bound in job.inputs.items()}
-    return analyse(pipeline, inputs, bundles, provenance, report_refusal=job.report_refusal)
+    packages = list(dict.fromkeys(packages_for(node.configuration(), job.send_to).values()))
+    return analyse(
+        pipeline, inputs, bundles, provenance, report_refusal=job.report_refusal, packages=packages or [Package()]
+    )
 
 
 def _predecessor(node: Node, job: Job) -> Predecessor | None:
@@ -107,6 +104,7 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
     """Results, the job's end and the order to deliver, in one transaction: all or nothing."""
     digests = [hashlib.sha256(item.data).hexdigest() for item in answer.objects]
     paths = [node.store.put_bytes(item.data, digest) for item, digest in zip(answer.objects, digests, strict=True)]
+    configuration = node.configuration()
     with node.pool.connection() as connection:
         if not storage.jobs.finish(connection, job.id, node.owner, answer.status, answer.reason or "", answer.result):
             log.warning("job was taken over, result dropped", job=job.id)
@@ -122,10 +120,12 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
                 path=path,
                 sha256=digest,
                 size_bytes=len(item.data),
+                kind=item.kind,
+                place=place_of(item.kind),
             )
             for item, path, digest in zip(answer.objects, paths, digests, strict=True)
         ]
-        storage.deliveries.create(connection, [result.id for result in results], list(job.send_to), "cpu")
+        order(connection, configuration, job, answer, results)
         text = f"{job.pipeline}: {answer.status}" + (f", {answer.reason}" if answer.reason else "")
         storage.events.add(connection, job.study_instance_uid, "job", text, {"job": job.id, "results": len(results)})
     log.info(
@@ -146,64 +146,3 @@ def _give_back(node: Node, job: Job, reason: str) -> None:
         else:  # not announced at once: the sweeper does so after a pause
             storage.jobs.release(connection, job.id, node.owner, reason, ring=False)
         storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: attempt failed: {reason}", {})
-
-
-def deliver(node: Node, destination_name: str) -> None:
-    """Send what waits for one destination, oldest first, over one association per batch."""
-    while True:
-        with node.pool.connection() as connection:
-            batch = storage.deliveries.claim_batch(connection, destination_name, DELIVERY_BATCH, DELIVERY_LEASE_S)
-        if not batch:
-            return
-        destination = node.configuration().destination(destination_name)
-        if destination is None:
-            _note_all(node, batch, Outcome.refused(None, f"destination {destination_name} is not in the rules"))
-            continue
-        left = {delivery.id for delivery in batch}
-
-        def renew(left: set[int] = left) -> None:
-            with node.pool.connection() as connection:
-                storage.deliveries.extend(connection, sorted(left), DELIVERY_LEASE_S)
-
-        def report(delivery: Delivery, outcome: Outcome, left: set[int] = left) -> None:
-            until_database_answers(lambda: _note(node, delivery, outcome))
-            left.discard(delivery.id)
-
-        with kept(renew, DELIVERY_LEASE_S):
-            send(
-                destination,
-                batch,
-                read_path=node.store.path,
-                calling_ae_title=node.settings.ae_title,
-                report=report,
-            )
-
-
-def _note_all(node: Node, batch: Sequence[Delivery], outcome: Outcome) -> None:
-    for delivery in batch:
-        _note(node, delivery, outcome)
-
-
-def _note(node: Node, delivery: Delivery, outcome: Outcome) -> None:
-    """Write one object's outcome at once, so that a crash right after it sends nothing twice."""
-    with node.pool.connection() as connection:
-        if outcome.delivered:
-            storage.deliveries.delivered(connection, delivery.id, outcome.status or 0)
-            text = f"{delivery.destination} took {delivery.sop_instance_uid}"
-        elif delivery.attempts >= node.settings.delivery_attempts:
-            storage.deliveries.park(connection, delivery.id, outcome.status, outcome.reason)
-            text = f"{delivery.destination}: given up after {delivery.attempts} attempts: {outcome.reason}"
-        else:
-            pause = timedelta(seconds=pause_s(delivery.attempts, node.settings.delivery_backoff_max_s, delivery.id))
-            again_at = datetime.now(UTC) + pause
-            storage.deliveries.retry_later(connection, delivery.id, outcome.status, outcome.reason, again_at)
-            text = f"{delivery.destination}: {outcome.reason}; next attempt in {pause.total_seconds():.0f} s"
-        _tell_once(connection, delivery, text, outcome)
-    log.info("delivery", delivery=delivery.id, destination=delivery.destination, delivered=outcome.delivered,
-             status=outcome.status, reason=outcome.reason)  # fmt: skip
-
-
-def _tell_once(connection: Connection, delivery: Delivery, text: str, outcome: Outcome) -> None:
-    """An unreachable PACS over a long night is one line in the study's story, not one per attempt."""
-    if outcome.delivered or outcome.reason != delivery.reason:
-        storage.events.add(connection, delivery.study_instance_uid, "delivery", text, {"status": outcome.status})

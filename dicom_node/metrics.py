@@ -1,8 +1,9 @@
 """What this process counts for Prometheus. Every part of the node counts into a file of its own; the console adds up.
 
 The functions below cost well under a microsecond: they note what happened, and a thread counts it a moment later.
-Before `start` (tests, commands of the administrator) they do nothing. Labels are AE titles of configured senders,
-statuses and our own words: never what an unknown peer or a Dataset says; a scan of the network would fill the memory.
+Before `start` (tests, commands of the administrator) they do nothing. Labels are AE titles of configured senders, names
+of destinations, statuses and our own words: never what an unknown peer or a Dataset says; a scan of the network would
+fill the memory.
 """
 
 import atexit
@@ -32,6 +33,7 @@ OTHER = "other"
 SECONDS_BUCKETS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
+DELIVERY_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 43200.0)
 
 _notes: "deque[tuple[Any, ...]]" = deque(maxlen=_MOST_NOTES)
 _counting: "_Counting | None" = None
@@ -139,6 +141,15 @@ def indexed(n_objects: int, seconds: float) -> None:
         _notes.append(("indexed", n_objects, seconds))
 
 
+def delivered(destination: str, outcome: str, seconds: float | None) -> None:
+    """An object was sent, or could have been. destination : name in the rules; outcome : a Fate's word.
+
+    seconds : since it was to be delivered, for one that has arrived.
+    """
+    if _counting is not None:
+        _notes.append(("delivered", destination, outcome, seconds))
+
+
 class _Counting:
     """The counters of this process, and the thread that moves them."""
 
@@ -175,6 +186,14 @@ class _Counting:
             "From a C-STORE request to its answer",
             registry=registry,
             buckets=SECONDS_BUCKETS,
+        )
+        self._deliveries = counter("delivery_attempts", "Results sent to destinations", "destination", "outcome")
+        self._waited = Histogram(
+            "dicom_node_delivery_seconds",
+            "From a result's order to its arrival",
+            ["destination"],
+            registry=registry,
+            buckets=DELIVERY_BUCKETS,
         )
         self._open = Gauge(
             "dicom_node_associations_open", "Associations now", registry=registry, multiprocess_mode="livesum"
@@ -235,6 +254,10 @@ class _Counting:
                     self._quarantined.inc()
                 case ("conflict",):
                     self._conflicts.inc()
+                case ("delivered", destination, outcome, seconds):
+                    self._deliveries.labels(destination, outcome).inc()
+                    if seconds is not None:
+                        self._waited.labels(destination).observe(seconds)
                 case ("indexed", n_objects, seconds):
                     self._indexed.inc(n_objects)
                     self._indexing.inc(seconds)

@@ -1,22 +1,40 @@
 """What the node can say about a study: what it received, what it decided and why, what it sent where."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from psycopg import Connection
 
 import storage.associations
 import storage.commitments
 import storage.deliveries
+import storage.destinations
 import storage.events
 import storage.instances
 import storage.jobs
 import storage.studies
+from storage.destinations import DestinationState
 from storage.records import Study
 
 
 def studies_table(connection: Connection, limit: int) -> Sequence[Study]:
     """The studies received last, newest first."""
     return storage.studies.recent(connection, limit)
+
+
+def standing(state: DestinationState | None) -> str:
+    """Why nothing goes to a destination now; empty when something may."""
+    if state is None:
+        return ""
+    if state.breaker != "closed" and state.probe_at is not None:
+        again = "is being tried now" if state.breaker == "probing" else f"next attempt {_clock(state.probe_at)}"
+        return f"away since {_clock(state.since)}: {state.reason}; {again}"
+    return f"closed until {_clock(state.closed_until)}" if state.closed_until is not None else ""
+
+
+def _clock(at: datetime) -> str:
+    """Local time, as working hours are."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def study_story(connection: Connection, study_instance_uid: str) -> str | None:
@@ -59,12 +77,15 @@ def study_story(connection: Connection, study_instance_uid: str) -> str | None:
         if job.reason:
             lines.append(f"    {job.reason}")
     lines += ["", "Deliveries"]
+    states = {state.name: state for state in storage.destinations.states(connection)}
     for delivery in storage.deliveries.for_study(connection, study_instance_uid):
         status = "" if delivery.status is None else f", status 0x{delivery.status:04X}"
         lines.append(
-            f"  {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}, "
+            f"  {delivery.kind} {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}, "
             f"attempts {delivery.attempts}{status}{', ' + delivery.reason if delivery.reason else ''}"
         )
+        if delivery.state == "waiting" and (text := standing(states.get(delivery.destination))):
+            lines.append(f"    {text}")
     lines += ["", "Storage commitment"]
     for transaction in storage.commitments.for_study(connection, study_instance_uid):
         asked = transaction.committed + transaction.failed

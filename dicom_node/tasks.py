@@ -1,13 +1,14 @@
-"""The Celery app and its tasks: doorbells of a line each around jobs.py. Ids in, nothing out."""
+"""The Celery app and its tasks: doorbells of a line each around jobs.py and delivering.py. Ids in, nothing out."""
 
 from typing import Any
 
 from celery import Celery
 
-from dicom_node import commitment, jobs
+from dicom_node import commitment, delivering, jobs
+from dicom_node.couriers import Couriers
 from dicom_node.node import Node
 
-#: queue "gpu": inference, one job at a time; queue "cpu": deliveries
+#: queue "gpu": inference, one job at a time; queue "cpu": deliveries and answers, each on a thread of its own
 QUEUES = ("gpu", "cpu")
 
 app = Celery("dicom_node")
@@ -29,6 +30,7 @@ app.conf.update(
 )
 
 _node: Node | None = None
+couriers = Couriers()
 
 
 def configure(broker_url: str, node: Node | None = None) -> Celery:
@@ -62,13 +64,15 @@ def run_job(job_id: str) -> None:
 @app.task(name="deliver")
 def deliver(destination: str) -> None:
     """Send what waits for one destination."""
-    jobs.deliver(current_node(), destination)
+    node = current_node()
+    couriers.send(f"destination {destination}", lambda: delivering.deliver(node, destination))
 
 
 @app.task(name="report_commitments")
 def report_commitments(calling_ae_title: str) -> None:
     """Take answers of storage commitment to the one who asked."""
-    commitment.report_answers(current_node(), calling_ae_title)
+    node = current_node()
+    couriers.send(f"sender {calling_ae_title}", lambda: commitment.report_answers(node, calling_ae_title))
 
 
 def ring(task: str, argument: str, queue: str, connection: Any = None) -> None:

@@ -2,6 +2,7 @@
 
 Inference (queue "gpu") runs in one thread of a process that warms its models before it takes a job: a forked child
 of a process that has run a convolution hangs, and threads keep the broker's heartbeat alive through a long job.
+Deliveries are handed on to threads of their own (couriers.py), so one thread that takes messages is enough for them.
 """
 
 import os
@@ -20,8 +21,6 @@ from pipelines.catalogue import PIPELINES
 
 log = structlog.get_logger()
 
-DELIVERY_THREADS = 4
-
 
 def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None) -> None:
     """Take messages from `queues` until SIGTERM. `ready_file` is written when the first one can be taken."""
@@ -38,10 +37,9 @@ def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None
     setup_logging.connect(_keep_our_logging, weak=False)
     # Celery warns a root user of pickled messages; this node takes JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    threads = 1 if "gpu" in queues else DELIVERY_THREADS
     name = f"{'+'.join(queues)}-{os.getpid()}@%h"
     app.worker_main(
-        ["--quiet", "worker", "--pool", "threads", "--concurrency", str(threads), "--queues", ",".join(queues),
+        ["--quiet", "worker", "--pool", "threads", "--concurrency", "1", "--queues", ",".join(queues),
          "--hostname", name,
          "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Associations with senders: which are open, and how the others ended."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -59,6 +60,14 @@ def open_for_study(connection: Connection, study_instance_uid: str) -> list[Asso
 def for_study(connection: Connection, study_instance_uid: str) -> list[Association]:
     """All associations that brought something of the study, oldest first."""
     return every(connection, Association, QUERIES["for_study"], {"study_instance_uid": study_instance_uid})
+
+
+def that_brought_last(
+    connection: Connection, study_instance_uid: str, sop_instance_uids: Sequence[str]
+) -> Association | None:
+    """The association that was the last to bring one of these Instances as the first; None: not known."""
+    values = {"study_instance_uid": study_instance_uid, "sop_instance_uids": list(sop_instance_uids)}
+    return one(connection, Association, QUERIES["that_brought_last"], values)
 
 
 def brought(connection: Connection, association_id: str) -> list[Brought]:

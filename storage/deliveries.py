@@ -1,10 +1,13 @@
 """Deliveries: each result on its way to each destination, with what the destination answered."""
 
+import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from storage import outbox
+from storage import destinations, outbox
 from storage.database import Connection, every, load_queries, text
+from storage.destinations import Entrance
 from storage.records import Delivery
 
 QUERIES = load_queries("deliveries")
@@ -13,26 +16,60 @@ QUERIES = load_queries("deliveries")
 QUEUE = "delivery"
 
 
-def create(connection: Connection, result_ids: Sequence[int], destinations: Sequence[str], queue: str = QUEUE) -> int:
-    """Every result to every destination, once; with one message per destination (outbox "deliver", its name).
+@dataclass(frozen=True)
+class Order:
+    """A result that is to go to a destination."""
+
+    result_id: int
+    destination: str
+    state: str = "waiting"  #: or "spare": kept in case; or "parked", with the reason
+    reason: str = ""
+
+
+def create(connection: Connection, orders: Sequence[Order], queue: str = QUEUE) -> int:
+    """Deliver, each result to each destination once; with one message per destination (outbox "deliver", its name).
 
     Returns how many deliveries are new.
     """
-    values = {"result_ids": list(result_ids), "destinations": list(destinations)}
+    values = {
+        "result_ids": [order.result_id for order in orders],
+        "destinations": [order.destination for order in orders],
+        "states": [order.state for order in orders],
+        "reasons": [text(order.reason) for order in orders],
+    }
     created = connection.execute(QUERIES["create"], values).fetchall()
-    for destination in sorted({row[0] for row in created}):
+    for destination in sorted({destination for destination, state in created if state == "waiting"}):
         outbox.add(connection, queue, "deliver", destination)
     return len(created)
 
 
-def claim_batch(connection: Connection, destination: str, limit: int, lease_s: float) -> list[Delivery]:
-    """Take up to `limit` deliveries that are due for a destination, oldest first, and count the attempt.
+def claim_batch(
+    connection: Connection, destination: str, limit: int, lease_s: float, max_associations: int = 1
+) -> list[Delivery]:
+    """Take up to `limit` deliveries that may be sent to a destination now, in this order, and count the attempt.
 
-    Due: waiting and its time has come, or being sent by somebody whose lease of lease_s seconds ran out. Two callers
-    at one time never get the same one. Commit before sending.
+    Due: waiting and its time has come, or being sent by somebody whose lease of lease_s seconds ran out. Nothing comes
+    before what precedes it in its study (earlier jobs, then the order of their results) is done, parked or replaced.
+    Nothing at all while the destination is away or closed, or when max_associations batches are on their way; a single
+    one, as a probe, when it is time to try whether it is back. Two callers at one time never get the same one. Commit
+    before sending.
     """
-    values = {"destination": destination, "limit": limit, "lease_s": float(lease_s)}
-    return every(connection, Delivery, QUERIES["claim_batch"], values)
+    entrance = destinations.enter(connection, destination)
+    if entrance is Entrance.NONE:
+        return []
+    row = connection.execute(QUERIES["associations"], {"destination": destination}).fetchone()
+    if row is None or row[0] >= max_associations:
+        return []
+    values = {
+        "destination": destination,
+        "limit": 1 if entrance is Entrance.PROBE else limit,
+        "lease_s": float(lease_s),
+        "batch": uuid.uuid4(),
+    }
+    batch = every(connection, Delivery, QUERIES["claim_batch"], values)
+    if batch and entrance is Entrance.PROBE:
+        destinations.begin_probe(connection, destination, lease_s)
+    return batch
 
 
 def extend(connection: Connection, delivery_ids: Sequence[int], lease_s: float) -> None:
@@ -40,9 +77,9 @@ def extend(connection: Connection, delivery_ids: Sequence[int], lease_s: float) 
     connection.execute(QUERIES["extend"], {"ids": list(delivery_ids), "lease_s": float(lease_s)})
 
 
-def delivered(connection: Connection, delivery_id: int, status: int) -> None:
+def delivered(connection: Connection, delivery_id: int, status: int, reason: str = "") -> None:
     """The destination has it. status : DIMSE status (0000H, or a warning Bxxx), or the HTTP status of STOW-RS."""
-    connection.execute(QUERIES["delivered"], {"id": delivery_id, "status": status})
+    connection.execute(QUERIES["delivered"], {"id": delivery_id, "status": status, "reason": text(reason)})
 
 
 def retry_later(
@@ -58,24 +95,50 @@ def park(connection: Connection, delivery_id: int, status: int | None, reason: s
     connection.execute(QUERIES["park"], {"id": delivery_id, "status": status, "reason": text(reason)})
 
 
-def unpark(connection: Connection, destination: str) -> int:
-    """Try everything parked for a destination again, with fresh attempts; returns how many."""
+def give_back(connection: Connection, delivery_ids: Sequence[int], reason: str = "") -> None:
+    """They were not tried after all: as if they had not been taken. reason : why, empty leaves what is there."""
+    connection.execute(QUERIES["give_back"], {"ids": list(delivery_ids), "reason": text(reason)})
+
+
+def replace(
+    connection: Connection, delivery_id: int, spare_ids: Sequence[int], status: int | None, reason: str
+) -> None:
+    """Others go instead. spare_ids : those of them that were kept in case."""
+    connection.execute(QUERIES["replace"], {"id": delivery_id, "status": status, "reason": text(reason)})
+    connection.execute(QUERIES["use_spares"], {"ids": list(spare_ids)})
+
+
+def of_job(connection: Connection, job_id: int, destination: str) -> list[Delivery]:
+    """Everything of a job for one destination, spares too, in the order in which it is sent."""
+    return every(connection, Delivery, QUERIES["of_job"], {"job_id": job_id, "destination": destination})
+
+
+def unpark(connection: Connection, destination: str | None) -> int:
+    """Try what is parked again, with fresh attempts; returns how many.
+
+    destination : its name (replies by it: all), or None for all.
+    """
     return connection.execute(QUERIES["unpark"], {"destination": destination}).rowcount
 
 
 def due_destinations(connection: Connection, ring_again_s: float = 10.0) -> list[str]:
     """Destinations for which the scheduler must ring now.
 
-    Something is due there, and nobody was told since it became due, or not within ring_again_s seconds. Being returned
-    counts as being rung.
+    They are neither away nor closed, something is due there, and nobody was told since it became due, or not within
+    ring_again_s seconds. Being returned counts as being rung.
     """
     rows = connection.execute(QUERIES["due_destinations"], {"ring_again_s": float(ring_again_s)}).fetchall()
     return [row[0] for row in rows]
 
 
 def for_study(connection: Connection, study_instance_uid: str) -> list[Delivery]:
-    """The deliveries of a study's results, in the order they were created."""
+    """The deliveries of a study's results, in the order they were created; spares are left out."""
     return every(connection, Delivery, QUERIES["for_study"], {"study_instance_uid": study_instance_uid})
+
+
+def listed(connection: Connection, states: Sequence[str], limit: int) -> list[Delivery]:
+    """The newest `limit` deliveries in one of these states."""
+    return every(connection, Delivery, QUERIES["listed"], {"states": list(states), "limit": limit})
 
 
 def unfinished(connection: Connection) -> int:
@@ -85,6 +148,6 @@ def unfinished(connection: Connection) -> int:
 
 
 def counts_by_destination(connection: Connection) -> dict[tuple[str, str], int]:
-    """How many deliveries there are by (destination, state)."""
+    """How many deliveries there are by (destination, state); replies by one destination together, spares not."""
     rows = connection.execute(QUERIES["counts_by_destination"]).fetchall()
     return {(destination, state): count for destination, state, count in rows}

@@ -108,6 +108,8 @@ class Result:
     path: str
     sha256: str
     size_bytes: int
+    kind: str = ""  #: what it is: "seg", "sr", ... (dicom_node.encoding.package)
+    place: int = 0  #: in the order in which the objects of one job are sent
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Delivery:
     job_id: int
     study_instance_uid: str
     destination: str
-    #: waiting | sending | done | parked
+    #: spare (kept in case) | waiting | sending | done | parked | replaced (the destination does not take it)
     state: str
     attempts: int
     not_before: datetime
@@ -130,6 +132,8 @@ class Delivery:
     sop_class_uid: str
     transfer_syntax_uid: str
     path: str
+    kind: str = ""  #: of the result
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

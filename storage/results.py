@@ -20,10 +20,13 @@ def add(
     path: str,
     sha256: str,
     size_bytes: int,
+    kind: str = "",
+    place: int = 0,
 ) -> Result:
     """Keep a result object of a job, in the transaction that finishes the job.
 
-    path : relative to the root of the file store; sha256 : of the bytes there.
+    path : relative to the root of the file store; sha256 : of the bytes there. kind : "seg", "sr", …; place : in the
+    order in which the objects of one job are sent, equal ones in the order they are added.
     Raises ResultConflictError when the SOP Instance UID is taken by other bytes.
     """
     values = {
@@ -35,6 +38,8 @@ def add(
         "path": path,
         "sha256": sha256,
         "size_bytes": size_bytes,
+        "kind": kind,
+        "place": place,
     }
     added = one(connection, Result, QUERIES["add"], values)
     if added is None:

@@ -1,8 +1,9 @@
 """Sending results to destinations: one table from a destination's type to what sends there."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from storage.records import Delivery
 
 
 class Destination(Protocol):
-    """What a sender needs to know of a destination of the configuration."""
+    """What `send` needs to know of a destination of the configuration (routing.destination has the rest)."""
 
     @property
     def name(self) -> str:
@@ -22,46 +23,91 @@ class Destination(Protocol):
         """Key of SENDERS."""
 
 
+class Fate(Enum):
+    """What became of one delivery in one attempt, by what must happen next."""
+
+    DELIVERED = "delivered"  # the destination has it
+    REFUSED = "refused"  # it said no to this object, and would again: parked
+    NOT_TAKEN = "not taken"  # it does not take objects of this kind: remembered, and what may go instead goes
+    BUSY = "busy"  # it said: not now (out of resources): again, after a pause of this object's own
+    UNANSWERED = "unanswered"  # the connection broke over it; it may have the object or not: again
+    AWAY = "away"  # could not be asked, nothing of the object was sent: again, the attempt is not counted
+    REJECTED = "rejected"  # wants nothing of us (our AE title is not known there): the same, after a long pause
+    HELD = "held"  # not tried, since something before it did not arrive: the attempt is not counted
+
+
+#: the destination gave an answer, so it is there
+ANSWERS = frozenset({Fate.DELIVERED, Fate.REFUSED, Fate.NOT_TAKEN})
+#: later objects of the same study may follow within the batch
+_LETS_PASS = frozenset({Fate.DELIVERED, Fate.REFUSED})
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one delivery."""
 
-    delivered: bool
-    status: int | None  #: DIMSE status, if the destination gave one
-    reason: str  #: empty when delivered without a warning
-    retry_soon: bool  #: the destination was away or busy: the usual back-off; else it said no to this object
+    fate: Fate
+    status: int | None = None  #: DICOM status (of C-STORE, or a reason of STOW-RS), if the destination gave one
+    reason: str = ""  #: empty when delivered without a warning
+    wait_s: float = 0.0  #: the destination asks for so long a pause before the next attempt
 
-    @classmethod
-    def done(cls, status: int, reason: str = "") -> "Outcome":
-        """The destination has it (Success, or a warning that `reason` describes)."""
-        return cls(True, status, reason, False)
-
-    @classmethod
-    def refused(cls, status: int | None, reason: str, retry_soon: bool = False) -> "Outcome":
-        """The destination said no."""
-        return cls(False, status, reason, retry_soon)
-
-    @classmethod
-    def unreachable(cls, reason: str) -> "Outcome":
-        """No answer: it may have the object or not."""
-        return cls(False, None, reason, True)
+    @property
+    def delivered(self) -> bool:
+        """The destination has it."""
+        return self.fate is Fate.DELIVERED
 
 
 Report = Callable[[Delivery, Outcome], None]
 ReadPath = Callable[[str], Path]
-#: (destination, deliveries, read_path, calling AE title, report)
-Send = Callable[[Destination, Sequence[Delivery], ReadPath, str, Report], None]
 
 
-def _dimse(
-    destination: Destination, deliveries: Sequence[Delivery], read_path: ReadPath, calling: str, report: Report
-) -> None:
+class Batch:
+    """Deliveries for one destination. Iterating gives those that may be sent now, each when those before it have ended.
+
+    The order within a study is kept: once one of its objects did not arrive, the later ones are not given any more.
+    What was given must be reported before the next one is asked for.
+    """
+
+    def __init__(self, deliveries: Sequence[Delivery], report: Report) -> None:
+        """`report` is called once for each delivery, at once."""
+        self.deliveries = tuple(deliveries)
+        self._report = report
+        self._left = {delivery.id: delivery for delivery in deliveries}
+        self._held: dict[str, str] = {}  # study -> why
+
+    def __iter__(self) -> Iterator[Delivery]:
+        for delivery in self.deliveries:
+            if self.may_send(delivery):
+                yield delivery
+
+    def may_send(self, delivery: Delivery) -> bool:
+        """Whether one may be sent now; for senders that send several at a time."""
+        return delivery.id in self._left and delivery.study_instance_uid not in self._held
+
+    def report(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Tell what became of one."""
+        del self._left[delivery.id]
+        if outcome.fate not in _LETS_PASS:
+            self._held.setdefault(delivery.study_instance_uid, outcome.reason)
+        self._report(delivery, outcome)
+
+    def end(self, outcome: Outcome | None = None) -> None:
+        """Report this of all that are left; None: they were held up."""
+        for delivery in list(self._left.values()):
+            self.report(delivery, outcome or Outcome(Fate.HELD))
+
+
+#: (destination, batch, read_path, calling AE title): sends and reports what it can; what it leaves is held up
+Send = Callable[[Destination, Batch, ReadPath, str], None]
+
+
+def _dimse(destination: Destination, batch: Batch, read_path: ReadPath, calling: str) -> None:
     from dicom_node.delivery import dimse  # only a process that sends loads the network library
 
-    dimse.send(destination, deliveries, read_path, calling, report)
+    dimse.send(destination, batch, read_path, calling)
 
 
-#: destination type -> sender
+#: destination type -> sender; a reply to the sender is a dimse destination once its address is known
 SENDERS: dict[str, Send] = {"dimse": _dimse}
 
 
@@ -75,7 +121,7 @@ def send(
 ) -> None:
     """Send a batch to one destination.
 
-    read_path : path in the file store -> file.
+    deliveries : in the order in which they may arrive. read_path : path in the file store -> file.
     report : called after EACH object, so that what arrived stays delivered whatever happens to the rest; at the
         end every delivery has been reported once.
     Raises ConfigurationError for a destination type that is not known; network and peer never raise.
@@ -87,7 +133,9 @@ def send(
         raise ConfigurationError(
             f"destination {destination.name}: type {destination.type} is not known (known: {known})"
         ) from None
-    sender(destination, deliveries, read_path, calling_ae_title, report)
+    batch = Batch(deliveries, report)
+    sender(destination, batch, read_path, calling_ae_title)
+    batch.end()
 
 
 def pause_s(attempts: int, max_s: float, delivery_id: int = 0) -> float:

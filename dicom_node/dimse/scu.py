@@ -57,6 +57,14 @@ class AssociationRejected(DestinationRefused):
         self.is_transient = is_transient
 
 
+class NothingTaken(AssociationRejected):
+    """The peer accepted none of the proposed `contexts`; each has its result."""
+
+    def __init__(self, text: str, contexts: Sequence[PresentationContext]) -> None:
+        super().__init__(text, False)
+        self.contexts = contexts
+
+
 @dataclass(frozen=True)
 class SendResult:
     """What became of one file. Exactly one of: stored; refused (by the peer, or not sendable); neither: unreachable."""
@@ -202,6 +210,7 @@ def associated(
             tls_args = (client_context(tls.files), tls.server_name or host)
         except ConfigurationError as error:
             raise DestinationUnreachable(f"{host}:{port} cannot be reached: {error}") from error
+    opened: list[evt.Event] = []
     try:
         association = ae.associate(
             host,
@@ -209,7 +218,7 @@ def associated(
             contexts=contexts,
             ae_title=called_ae_title,
             ext_neg=list(roles),
-            evt_handlers=[(evt.EVT_CONN_OPEN, _without_nagle)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _without_nagle), (evt.EVT_CONN_OPEN, opened.append)],
             tls_args=tls_args,
         )
     except (OSError, ValueError) as error:  # a name that is not known, an AE title that is none
@@ -226,8 +235,12 @@ def associated(
         if not association.is_established:
             if association.rejected_contexts:  # the library aborts when nothing was accepted
                 names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
-                raise AssociationRejected(f"{host}:{port} ({called_ae_title}) takes none of: {names}", False)
+                raise NothingTaken(
+                    f"{host}:{port} ({called_ae_title}) takes none of: {names}", association.rejected_contexts
+                )
             text = f"{host}:{port} ({called_ae_title}) does not answer as a DICOM application"
+            if not opened and tls_args is None:
+                text = f"{host}:{port} cannot be reached: nobody listens there, or nothing gets through"
             if tls_args is not None and (failure := handshake_failure(tls_args[0])):
                 text = f"{host}:{port}: no TLS connection: {failure}"
             elif tls_args is not None:

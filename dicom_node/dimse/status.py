@@ -4,6 +4,7 @@ import errno
 
 SUCCESS = 0x0000
 INVALID_SOP_INSTANCE = 0x0117  # the UID breaks the rules for UIDs (PS3.7 C.5.20)
+DUPLICATE_SOP_INSTANCE = 0x0111
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORISED = 0x0124
 PROCESSING_FAILURE = 0x0110
@@ -84,8 +85,12 @@ def is_stored(status: int) -> bool:
 
 
 def is_transient(status: int) -> bool:
-    """Whether the same object may well be taken later: the peer is out of resources (A7xx)."""
-    return 0xA700 <= status <= 0xA7FF
+    """Whether the same object may well be taken later.
+
+    The peer is out of resources (A7xx, 0213), or something went wrong over there that it blames on nothing in the
+    object (0110): archives answer so while their database is away.
+    """
+    return 0xA700 <= status <= 0xA7FF or status in (PROCESSING_FAILURE, RESOURCE_LIMITATION)
 
 
 def describe(status: int) -> str:

@@ -1,46 +1,18 @@
 """The administrator's YAML file: destinations, senders and rules, checked as a whole with the line of every problem."""
 
-import ipaddress
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from dicom_node.delivery import SENDERS
+from dicom_node.routing.addresses import ae_title_problem, count_problem, host_problem, port_problem
 from dicom_node.routing.conditions import Condition, parse_condition
-from dicom_node.routing.nodes import NodeReader, compose, near, plain, scalar_in
+from dicom_node.routing.destination import Destination, read_destination
+from dicom_node.routing.nodes import NodeReader, compose, near, plain
 from dicom_node.routing.sender import RATES, Sender, sop_class_problem, sop_class_uid
 from pipelines.catalogue import PIPELINES
-
-_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2: no backslash, no control characters
-_HOST = re.compile(r"[0-9A-Za-z.:/_-]{1,255}|\*")
-#: in the file's grammar, but not deliverable by this version
-_LATER_TYPES = ("stow", "folder")
-
-
-@dataclass(frozen=True)
-class DestinationTls:
-    """TLS towards a destination; paths are those of the machine that sends."""
-
-    ca: str | None = None  # PEM file; None: the system's CAs
-    certificate: str | None = None  # PEM file, shown to the destination, with `key`
-    key: str | None = None
-    server_name: str | None = None  # in its certificate, where that is not the host
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where results go."""
-
-    name: str
-    type: str
-    host: str
-    port: int
-    ae_title: str
-    tls: DestinationTls | None = None  # None: without
 
 
 @dataclass(frozen=True)
@@ -83,7 +55,7 @@ class _Reader(NodeReader):
         destinations = {
             name: destination
             for name, node in self.entries(parts.get("destinations"), "destinations")
-            if (destination := self.destination(name, node)) is not None
+            if (destination := read_destination(self, name, node)) is not None
         }
         senders = [self.sender(node) for node in self.items(parts.get("senders"), "senders")]
         named = {name for name, _ in self.entries(parts.get("destinations"), "destinations", silent=True)}
@@ -94,56 +66,25 @@ class _Reader(NodeReader):
             destinations, tuple(s for s in senders if s is not None), tuple(r for r in rules if r is not None)
         )
 
-    # ---- the three kinds of entry
-
-    def destination(self, name: str, node: yaml.Node) -> Destination | None:
-        kind = scalar_in(node, "type")
-        if kind in _LATER_TYPES:
-            self.problem(
-                node, f"destination {name}: type {kind} is not in this version; there is: {', '.join(SENDERS)}"
-            )
-            return None
-        values = self.mapping(node, f"destination {name}", {"type", "host", "port", "ae_title", "tls"}, set())
-        if kind not in SENDERS:
-            self.problem(node, f"destination {name}: type {kind!r} is not known; there is: {', '.join(SENDERS)}")
-        host = self.text(values, node, f"destination {name}", "host", _is_single_host)
-        port = self.value(values, node, f"destination {name}", "port", _is_port)
-        ae_title = self.text(values, node, f"destination {name}", "ae_title", _is_ae_title)
-        tls = self.tls(values.get("tls"), f"destination {name}: tls")
-        return Destination(name, str(kind), host or "", int(port or 0), ae_title or "", tls)
-
-    def tls(self, node: yaml.Node | None, what: str) -> DestinationTls | None:
-        if node is None or (isinstance(node, yaml.ScalarNode) and plain(node) is False):
-            return None
-        if isinstance(node, yaml.ScalarNode) and plain(node) is True:
-            return DestinationTls()
-        if not isinstance(node, yaml.MappingNode):
-            self.problem(node, f"{what}: true, false or a mapping with ca, certificate, key, server_name is needed")
-            return None
-        values = self.mapping(node, what, {"ca", "certificate", "key", "server_name"}, set())
-        checks = {"ca": _is_path, "certificate": _is_path, "key": _is_path, "server_name": _is_single_host}
-        found = {key: self.text(values, node, what, key, check) for key, check in checks.items() if key in values}
-        if ("certificate" in values) != ("key" in values):
-            self.problem(node, f"{what}: a certificate needs its key, and a key its certificate")
-        return DestinationTls(**found)
+    # ---- senders and rules
 
     def sender(self, node: yaml.Node) -> Sender | None:
         known = {"ae_title", "host", "port", "called_ae_titles", "sop_classes", "max_associations", *RATES}
         values = self.mapping(node, "a sender", known, set())
-        ae_title = self.text(values, node, "a sender", "ae_title", _is_ae_title)
+        ae_title = self.text(values, node, "a sender", "ae_title", ae_title_problem)
         what = f"sender {ae_title}" if ae_title else "a sender"
         sop_classes = self.texts(values, what, "sop_classes", sop_class_problem)
         limits = {key: self.value(values, node, what, key, _is_rate) for key in RATES if key in values}
         associations = (
-            self.value(values, node, what, "max_associations", _is_count) if "max_associations" in values else None
+            self.value(values, node, what, "max_associations", count_problem) if "max_associations" in values else None
         )
         return Sender(
             ae_title or "",
-            self.texts(values, what, "host", _is_host, needed_in=node) or (),
-            called_ae_titles=self.texts(values, what, "called_ae_titles", _is_ae_title),
+            self.texts(values, what, "host", host_problem, needed_in=node) or (),
+            called_ae_titles=self.texts(values, what, "called_ae_titles", ae_title_problem),
             sop_classes=sop_classes and tuple(uid for name in sop_classes if (uid := sop_class_uid(name))),
             max_associations=associations,
-            port=self.value(values, node, what, "port", _is_port) if "port" in values else None,
+            port=self.value(values, node, what, "port", port_problem) if "port" in values else None,
             **{key: float(value) for key, value in limits.items() if value is not None},
         )
 
@@ -210,43 +151,9 @@ def _leaves(node: yaml.Node) -> Iterator[yaml.Node]:
     yield node
 
 
-def _is_host(value: str) -> str | None:
-    problem = "an address, a network such as 10.1.2.0/24 or a host name is needed"
-    if not _HOST.fullmatch(value):
-        return problem
-    if "/" in value or ":" in value or re.fullmatch(r"[0-9.]+", value):  # meant as an address: must be one
-        try:
-            ipaddress.ip_network(value, strict=False)
-        except ValueError:
-            return problem
-    return None
-
-
-def _is_single_host(value: str) -> str | None:
-    return "one address or a host name is needed" if "/" in value or value == "*" else _is_host(value)
-
-
-def _is_count(value: Any) -> str | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return None if is_count else "a whole number above 0 is needed"
-
-
 def _is_rate(value: Any) -> str | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return None if is_number and 0 < value < math.inf else "a number above 0 is needed"
-
-
-def _is_path(value: str) -> str | None:
-    return None if value.startswith("/") else "the full path of a file is needed"
-
-
-def _is_port(value: Any) -> str | None:
-    is_port = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
-    return None if is_port else "a port from 1 to 65535 is needed"
-
-
-def _is_ae_title(value: str) -> str | None:
-    return None if _AE_TITLE.fullmatch(value) and value.strip() else "1 to 16 characters without backslash are needed"
 
 
 def _is_pipeline(value: str) -> str | None:

@@ -52,6 +52,15 @@ SELECT association_id, receiver, calling_ae_title, called_ae_title, peer_host, o
  WHERE study_instance_uid = %(study_instance_uid)s
  ORDER BY opened_at, association_id;
 
+-- that_brought_last --
+-- Of the associations that brought these Instances, the one that brought the last of them.
+SELECT association_id, receiver, calling_ae_title, called_ae_title, peer_host, opened_at, closed_at, state, stored
+  FROM instance JOIN association USING (association_id)
+ WHERE study_instance_uid = %(study_instance_uid)s AND sop_instance_uid = ANY(%(sop_instance_uids)s)
+   AND NOT is_conflict
+ ORDER BY received_at DESC, opened_at DESC, association_id
+ LIMIT 1;
+
 -- brought --
 -- What an association brought of each study: Instances it was first with, and those in conflict.
 SELECT part.study_instance_uid,

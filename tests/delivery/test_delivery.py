@@ -2,41 +2,34 @@
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_objects import dataset_bytes, new_uid, write_object
 
-from dicom_node.delivery import Outcome, pause_s, send
+from dicom_node.delivery import Fate, Outcome, pause_s, send
 from dicom_node.dimse.admission import Admission, NotAdmittedError, Reject
 from dicom_node.dimse.requests import InMemory, StoreRequest
 from dicom_node.dimse.scp import running_scp
 from dicom_node.dimse.standin import StandInPacs
 from dicom_node.dimse.status import AbortAssociationError, RefusedError
 from dicom_node.errors import ConfigurationError
-from dicom_node.routing.configuration import DestinationTls
+from dicom_node.routing.destination import Destination, DestinationTls
 from storage.records import Delivery
 
 
-@dataclass(frozen=True)
-class Pacs:
+def pacs_at(port: int, **changes: Any) -> Destination:
     """A destination as the configuration gives it."""
-
-    port: int
-    ae_title: str = "PACS"
-    name: str = "pacs"
-    type: str = "dimse"
-    host: str = "127.0.0.1"
-    tls: DestinationTls | None = None
+    return Destination("pacs", "dimse", "127.0.0.1", port, "PACS", **changes)
 
 
 def delivery(number: int, uid: str, path: str, **changes: object) -> Delivery:
     values = {
-        "id": number, "result_id": number, "job_id": 1, "study_instance_uid": "2.25.1", "destination": "pacs",
+        "id": number, "result_id": number, "job_id": 1, "study_instance_uid": f"2.25.{number}", "destination": "pacs",
         "state": "sending", "attempts": 1, "not_before": datetime.now(UTC), "status": None, "reason": "",
         "delivered_at": None, "sop_instance_uid": uid, "sop_class_uid": "", "transfer_syntax_uid": "", "path": path,
     }  # fmt: skip
@@ -64,7 +57,7 @@ def deliver(tmp_path: Path) -> Deliver:
     def run(port: int, deliveries: list[Delivery]) -> list[tuple[int, Outcome]]:
         reports: list[tuple[int, Outcome]] = []
         send(
-            Pacs(port),
+            pacs_at(port),
             deliveries,
             read_path=lambda relative: tmp_path / relative,
             calling_ae_title="LIVERNODE",
@@ -80,7 +73,7 @@ def test_each_object_is_reported_when_it_has_arrived(batch: list[Delivery], deli
     associations = []
     with running_scp("PACS", open_sink=InMemory(pacs.keep), closed=lambda facts, _: associations.append(facts)) as port:
         reports = deliver(port, batch)
-    assert reports == [(number, Outcome.done(0)) for number in (1, 2, 3, 4)]
+    assert reports == [(number, Outcome(Fate.DELIVERED, 0)) for number in (1, 2, 3, 4)]
     assert [kept.sop_instance_uid for kept in pacs.kept] == [d.sop_instance_uid for d in batch]
     for kept, sent in zip(pacs.kept, batch, strict=True):
         assert kept.file_bytes.endswith(dataset_bytes(sent.sop_instance_uid))
@@ -89,18 +82,20 @@ def test_each_object_is_reported_when_it_has_arrived(batch: list[Delivery], deli
 
 
 @pytest.mark.parametrize(
-    ("status", "delivered", "retry_soon"),
+    ("status", "fate"),
     [
-        (0xB000, True, False),
-        (0xB007, True, False),
-        (0xA700, False, True),
-        (0xA900, False, False),
-        (0xC000, False, False),
+        (0xB000, Fate.DELIVERED),
+        (0xB007, Fate.DELIVERED),
+        (0x0111, Fate.DELIVERED),  # duplicate: it has it
+        (0xA700, Fate.BUSY),
+        (0x0110, Fate.BUSY),
+        (0xA900, Fate.REFUSED),
+        (0xC000, Fate.REFUSED),
+        (0x0124, Fate.REFUSED),
+        (0x0122, Fate.NOT_TAKEN),
     ],
 )
-def test_status_of_one_object_is_its_own(
-    batch: list[Delivery], deliver: Deliver, status: int, delivered: bool, retry_soon: bool
-) -> None:
+def test_status_of_one_object_is_its_own(batch: list[Delivery], deliver: Deliver, status: int, fate: Fate) -> None:
     def receive(request: StoreRequest, dataset: bytes) -> None:
         if request.sop_instance_uid == batch[1].sop_instance_uid:
             raise RefusedError(status, "not this one")
@@ -108,9 +103,9 @@ def test_status_of_one_object_is_its_own(
     with running_scp("PACS", open_sink=InMemory(receive)) as port:
         reports = dict(deliver(port, batch))
     outcome = reports.pop(2)
-    assert (outcome.delivered, outcome.status, outcome.retry_soon) == (delivered, status, retry_soon)
+    assert (outcome.fate, outcome.status) == (fate, status)
     assert f"0x{status:04X}" in outcome.reason
-    assert all(other == Outcome.done(0) for other in reports.values())
+    assert all(other == Outcome(Fate.DELIVERED, 0) for other in reports.values())
 
 
 @pytest.mark.parametrize("is_kept", [False, True], ids=["lost", "stored but the answer was lost"])
@@ -131,7 +126,8 @@ def test_an_association_that_breaks_keeps_what_was_answered(
         reports = deliver(port, batch)
     assert [number for number, _ in reports] == [1, 2, 3, 4]
     assert [outcome.delivered for _, outcome in reports] == [True, True, False, False]
-    assert all(outcome.retry_soon and outcome.status is None and outcome.reason for _, outcome in reports[2:])
+    assert [outcome.fate for _, outcome in reports[2:]] == [Fate.UNANSWERED, Fate.HELD]
+    assert reports[2][1].reason
     with pacs.running() as port:  # the second attempt brings the same bytes
         again = deliver(port, batch[2:])
     assert [outcome.delivered for _, outcome in again] == [True, True]
@@ -147,7 +143,7 @@ def test_nobody_there(batch: list[Delivery], deliver: Deliver) -> None:
         unused.bind(("127.0.0.1", 0))
         reports = deliver(unused.getsockname()[1], batch)
     assert [number for number, _ in reports] == [1, 2, 3, 4]
-    assert all(not outcome.delivered and outcome.retry_soon for _, outcome in reports)
+    assert all(outcome.fate is Fate.AWAY and outcome.reason for _, outcome in reports)
 
 
 def test_tls_files_that_are_missing_are_told_and_tried_again(
@@ -160,14 +156,14 @@ def test_tls_files_that_are_missing_are_told_and_tried_again(
         outcomes = []
         monkeypatch.setenv("DICOM_NODE_TLS_KEY_PASSWORD_FILE", str(tmp_path / "none"))
         send(
-            Pacs(1, tls=tls),
+            pacs_at(1, tls=tls),
             batch,
             read_path=lambda relative: tmp_path / relative,
             calling_ae_title="NODE",
             report=lambda _delivery, outcome, outcomes=outcomes: outcomes.append(outcome),
         )
         assert len(outcomes) == len(batch)
-        assert all(o.retry_soon and told in o.reason for o in outcomes)
+        assert all(o.fate is Fate.AWAY and told in o.reason for o in outcomes)
 
 
 def test_we_are_not_known_there(batch: list[Delivery], deliver: Deliver) -> None:
@@ -177,7 +173,7 @@ def test_we_are_not_known_there(batch: list[Delivery], deliver: Deliver) -> None
     with running_scp("PACS", open_sink=InMemory(lambda _request, _dataset: None), admit=stranger) as port:
         reports = deliver(port, batch)
     assert len(reports) == 4
-    assert all(not o.delivered and not o.retry_soon and "calling AE title" in o.reason for _, o in reports)
+    assert all(o.fate is Fate.REJECTED and "calling AE title" in o.reason for _, o in reports)
 
 
 def test_a_sop_class_that_is_not_taken_is_named(batch: list[Delivery], deliver: Deliver, tmp_path: Path) -> None:
@@ -186,14 +182,14 @@ def test_a_sop_class_that_is_not_taken_is_named(batch: list[Delivery], deliver: 
     with StandInPacs().running() as port:
         reports = dict(deliver(port, [delivery(5, uid, "5.dcm"), *batch]))
     assert "CT Image Storage" in reports[5].reason
-    assert not reports[5].delivered
+    assert reports[5].fate is Fate.NOT_TAKEN
     assert all(reports[number].delivered for number in (1, 2, 3, 4))
 
 
 def test_a_type_that_is_not_known() -> None:
     with pytest.raises(ConfigurationError, match=r"pacs.*carrier pigeon.*dimse"):
         send(
-            Pacs(1, type="carrier pigeon"), [], read_path=Path, calling_ae_title="X", report=lambda *_: None
+            Destination("pacs", "carrier pigeon"), [], read_path=Path, calling_ae_title="X", report=lambda *_: None
         )  # fmt: skip
 
 

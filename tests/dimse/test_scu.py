@@ -101,7 +101,7 @@ def test_rejected_for_good_and_for_now(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "stored", "transient"),
     [(0, True, False), (0xB000, True, False), (0xB007, True, False), (0xA700, False, True), (0xA7FF, False, True),
-     (0xA900, False, False), (0xC123, False, False), (0x0122, False, False), (0x0110, False, False)],
+     (0xA900, False, False), (0xC123, False, False), (0x0122, False, False), (0x0110, False, True)],
 )  # fmt: skip
 def test_what_a_status_means(status: int, stored: bool, transient: bool) -> None:
     assert is_stored(status) is stored

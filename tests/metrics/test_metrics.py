@@ -178,7 +178,9 @@ def test_how_things_stand(tmp_path: Path, pool: ConnectionPool) -> None:
             connection, job_id=made[0].id, study_instance_uid=study, sop_instance_uid="2.25.5", sop_class_uid="1.2",
             transfer_syntax_uid="1.2", path="y", sha256="1" * 64, size_bytes=1,
         )  # fmt: skip
-        storage.deliveries.create(connection, [result.id], ["pacs", "archive"])
+        storage.deliveries.create(
+            connection, [storage.deliveries.Order(result.id, name) for name in ("pacs", "archive")]
+        )
     settings = Settings(data_dir=tmp_path, disk_reserve_mb=7)
     settings.incoming_dir.mkdir()
     for age_s, name in ((100, "0123456789abcdef-000001.dcm"), (5, "0123456789abcdef.closed.json")):

@@ -29,7 +29,6 @@ from dicom_node.commitment import (
     Commitments,
     failure_reason,
     report_answers,
-    reporting_address,
 )
 from dicom_node.dimse.requests import AssociationFacts, CommitmentRequest, Reference, StoreRequest
 from dicom_node.dimse.scp import running_scp
@@ -37,6 +36,7 @@ from dicom_node.indexing import index_incoming
 from dicom_node.node import Node
 from dicom_node.reception import Incoming
 from dicom_node.routing.configuration import load_configuration
+from dicom_node.routing.reply import reporting_address
 from dicom_node.settings import Settings
 from dicom_node.story import study_story
 from storage.commitments import Known

@@ -1,4 +1,4 @@
-"""Jobs and deliveries against real PostgreSQL and a real PACS; only the analysis itself is replaced."""
+"""Jobs against real PostgreSQL; only the analysis itself is replaced."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,17 +7,15 @@ import pytest
 from tiny_objects import dataset_bytes
 
 import storage.deliveries
-import storage.events
 import storage.jobs
 import storage.results
 from dicom_node import jobs
 from dicom_node.analysis import Answer
 from dicom_node.dimse.part10 import file_head
-from dicom_node.dimse.standin import StandInPacs
 from dicom_node.encoding.results import EncodedObject
 from dicom_node.node import Node
 from dicom_node.settings import Settings
-from storage import configurations, instances
+from storage import instances
 from storage.database import open_pool
 from storage.files import FolderStore
 from storage.records import Instance, Job
@@ -127,55 +125,3 @@ def test_a_stopped_worker_hands_its_job_back_uncounted(node: Node, monkeypatch: 
     job = requested(node)
     jobs.run_job(node, job.id)
     assert (state(node, job).state, state(node, job).attempts) == ("waiting", 0)
-
-
-class Destination:
-    """A PACS in the rules of the node."""
-
-    def __init__(self, node: Node, port: int) -> None:
-        document = f"destinations:\n  pacs: {{type: dimse, host: 127.0.0.1, port: {port}, ae_title: PACS}}\n"
-        with node.pool.connection() as connection:
-            configurations.add(connection, document, "test")
-
-
-def test_results_are_sent_once_and_kept_on_record(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_work", lambda node, job: answer())
-    pacs = StandInPacs()
-    with pacs.running() as port:
-        Destination(node, port)
-        jobs.run_job(node, requested(node).id)
-        for _ in range(3):
-            jobs.deliver(node, "pacs")
-    assert [item.sop_instance_uid for item in pacs.kept] == ["2.25.100"]
-    with node.pool.connection() as connection:
-        (delivery,) = storage.deliveries.for_study(connection, STUDY)
-        told = [event.text for event in storage.events.for_study(connection, STUDY) if event.kind == "delivery"]
-    assert (delivery.state, delivery.status) == ("done", 0)
-    assert told == ["pacs took 2.25.100"]
-
-
-def test_an_unreachable_pacs_is_tried_later_and_told_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_work", lambda node, job: answer())
-    with StandInPacs().running() as port:
-        pass  # free again: nobody listens there
-    Destination(node, port)
-    jobs.run_job(node, requested(node).id)
-    for attempt in (1, 2):
-        jobs.deliver(node, "pacs")
-        with node.pool.connection() as connection:
-            (delivery,) = storage.deliveries.for_study(connection, STUDY)
-            assert (delivery.state, delivery.attempts) == ("waiting", attempt)
-            connection.execute("UPDATE delivery SET not_before = now()")
-    with node.pool.connection() as connection:
-        told = [event for event in storage.events.for_study(connection, STUDY) if event.kind == "delivery"]
-    assert len(told) == 1
-
-
-def test_a_destination_that_is_gone_is_said(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_work", lambda node, job: answer())
-    jobs.run_job(node, requested(node).id)
-    jobs.deliver(node, "pacs")
-    with node.pool.connection() as connection:
-        (delivery,) = storage.deliveries.for_study(connection, STUDY)
-    assert delivery.state == "waiting"
-    assert "not in the rules" in delivery.reason

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.errors import ConfigurationError
-from dicom_node.routing.configuration import DestinationTls, load_configuration
+from dicom_node.routing.configuration import load_configuration
+from dicom_node.routing.destination import DestinationTls
 from dicom_node.routing.sender import Sender
 
 EXAMPLE = """\
@@ -79,7 +80,8 @@ def test_all_problems_are_listed_with_their_lines() -> None:
         (rule(enabled="maybe"), "true or false"),
         (rule(wen="x"), "did you mean 'when'"),
         (rule(when="{attribute: Modality, matches: '(a+)+'}"), "for ever"),
-        ("destinations:\n  archive: {type: stow, url: 'https://archive/dicom-web'}\n", "stow is not in this version"),
+        ("destinations: {p: {host: h}}", "destination p: 'type' is missing; there is: dimse, sender, stow, folder"),
+        ("destinations: {p: {type: pigeon}}", "type 'pigeon' is not known"),
         ("destinations: {p: {type: dimse, host: h, port: 0, ae_title: X}}", "a port from 1 to 65535"),
         ("destinations: {p: {type: dimse, host: h, port: '104', ae_title: X}}", "a port from 1 to 65535"),
         ("destinations: {p: {type: dimse, host: 10.0.0.0/8, port: 104, ae_title: X}}", "one address"),
@@ -159,7 +161,7 @@ def test_destinations_over_tls() -> None:
         ("[]", "line 2: destination pacs: tls: true, false or a mapping"),
         ("yes please", "true, false or a mapping"),
         ("{certificate: /etc/node.pem}", "a certificate needs its key"),
-        ("{ca: ca.pem}", "the full path of a file"),
+        ("{ca: ca.pem}", "the full path is needed"),
         ("{cafile: /etc/ca.pem}", "unknown key 'cafile'"),
     ]:
         assert told in "\n".join(problems(head + text + "}\n"))

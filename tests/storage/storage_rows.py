@@ -1,11 +1,13 @@
 """Rows for storage tests."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from storage import instances, jobs
+from storage import deliveries, instances, jobs, results
 from storage.database import Connection
-from storage.records import Association, Instance, Job
+from storage.deliveries import Order
+from storage.records import Association, Instance, Job, Result
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -48,6 +50,17 @@ def job(connection: Connection, fingerprint: str = "f1", study: str = "1.2.30") 
     made = jobs.request(connection, study, "ct_lesion", fingerprint, "liver CT", {}, ["pacs"], "cpu")
     assert made is not None
     return made
+
+
+def result(connection: Connection, job: Job, sop: str = "1.9.1", **changes: Any) -> Result:
+    """A result of a job."""
+    values = {"path": "ab/cd/x.dcm", "sha256": "e" * 64, "size_bytes": 10, "kind": "sr", "place": 6} | changes
+    return results.add(connection, job.id, job.study_instance_uid, sop, "1.2.840", "1.2.1", **values)
+
+
+def deliver(connection: Connection, made: Sequence[Result], *destinations: str) -> int:
+    """Have results delivered."""
+    return deliveries.create(connection, [Order(item.id, name) for name in destinations for item in made])
 
 
 def announced(connection: Connection) -> list[tuple[str, str]]:

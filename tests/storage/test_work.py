@@ -1,18 +1,11 @@
-"""Jobs, results, deliveries and the outbox: leases and races."""
-
-from datetime import UTC, datetime, timedelta
+"""Jobs, results and the outbox: leases and races."""
 
 import psycopg
 import pytest
-from storage_rows import announced, at_once, job
+from storage_rows import announced, at_once, job, result
 
-from storage import deliveries, jobs, outbox, results
+from storage import jobs, outbox, results
 from storage.database import Connection, connect
-from storage.records import Result
-
-
-def result(connection: Connection, job_id: int, sop: str = "1.9.1") -> Result:
-    return results.add(connection, job_id, "1.2.30", sop, "1.2.840", "1.2.1", "ab/cd/x.dcm", "e" * 64, 10)
 
 
 @pytest.mark.parametrize("server", ["database_server", "oldest_database_server"])
@@ -149,88 +142,12 @@ def test_the_outbox_gives_each_row_to_one_sender(fresh_database_url):
 
 def test_a_result_uid_stands_for_one_object(connection: Connection):
     made = job(connection)
-    kept = result(connection, made.id)
-    assert result(connection, made.id) == kept
+    kept = result(connection, made)
+    assert result(connection, made) == kept
     assert results.for_job(connection, made.id) == results.for_study(connection, "1.2.30") == [kept]
     assert results.by_sop_uid(connection, "1.9.1") == kept
     with pytest.raises(results.ResultConflictError, match=r"1\.9\.1"):
         results.add(connection, made.id, "1.2.30", "1.9.1", "1.2.840", "1.2.1", "p", "d" * 64, 10)
-
-
-def test_deliveries_from_creation_to_arrival(connection: Connection):
-    made = job(connection)
-    ids = [result(connection, made.id, sop).id for sop in ("1.9.1", "1.9.2")]
-    assert deliveries.create(connection, ids, ["pacs", "archive"]) == 4
-    assert deliveries.create(connection, ids, ["pacs"]) == 0
-    assert announced(connection)[1:] == [("deliver", "archive"), ("deliver", "pacs")]
-    batch = deliveries.claim_batch(connection, "pacs", 10, 60)
-    assert [(d.sop_instance_uid, d.state, d.attempts) for d in batch] == [
-        ("1.9.1", "sending", 1),
-        ("1.9.2", "sending", 1),
-    ]
-    assert deliveries.claim_batch(connection, "pacs", 10, 60) == []
-    deliveries.delivered(connection, batch[0].id, 0)
-    later = datetime.now(UTC) + timedelta(hours=1)
-    deliveries.retry_later(connection, batch[1].id, None, "no route", later)
-    deliveries.retry_later(connection, batch[0].id, None, "a slow second sender", later)
-    assert deliveries.claim_batch(connection, "pacs", 10, 60) == []
-    assert deliveries.unfinished(connection) == 3
-    told = {d.id: (d.state, d.status, d.reason) for d in deliveries.for_study(connection, "1.2.30")}
-    assert told[batch[0].id] == ("done", 0, "")
-    assert told[batch[1].id] == ("waiting", None, "no route")
-    deliveries.retry_later(connection, batch[1].id, None, "", later)
-    deliveries.park(connection, batch[1].id, 0xA900, "does not match")
-    assert deliveries.unfinished(connection) == 2
-    assert deliveries.unpark(connection, "pacs") == 1
-    assert [d.attempts for d in deliveries.claim_batch(connection, "pacs", 10, 60)] == [1]
-
-
-def test_a_sender_that_falls_silent_loses_its_deliveries(fresh_database_url, eventually):
-    with connect(fresh_database_url) as connection:
-        made = job(connection)
-        deliveries.create(connection, [result(connection, made.id).id], ["pacs"])
-        (sending,) = deliveries.claim_batch(connection, "pacs", 10, 0.2)
-        deliveries.extend(connection, [sending.id], 0.1)
-
-    def due() -> list[str]:
-        with connect(fresh_database_url) as connection:
-            return deliveries.due_destinations(connection)
-
-    eventually(lambda: due() == ["pacs"], "the lease ran out")
-    assert due() == []
-    with connect(fresh_database_url) as connection:
-        assert [d.attempts for d in deliveries.claim_batch(connection, "pacs", 10, 60)] == [2]
-
-
-def test_eight_senders_share_a_queue_without_doubles(fresh_database_url):
-    with connect(fresh_database_url) as connection:
-        made = job(connection)
-        deliveries.create(connection, [result(connection, made.id, f"1.9.{n}").id for n in range(24)], ["pacs"])
-
-    def claim(number: int) -> list[int]:
-        with connect(fresh_database_url) as connection:
-            return [d.id for d in deliveries.claim_batch(connection, "pacs", 3, 60)]
-
-    claimed = at_once(8, claim)
-    ids = [found for batch in claimed for found in batch]
-    assert len(ids) == len(set(ids))
-    assert max(map(len, claimed)) <= 3
-    assert len(ids) + sum(len(claim(0)) for _ in range(8)) == 24
-
-
-def test_destinations_are_rung_when_due_and_not_all_the_time(fresh_database_url):
-    with connect(fresh_database_url) as connection:
-        made = job(connection)
-        deliveries.create(connection, [result(connection, made.id).id], ["pacs"])
-    with connect(fresh_database_url) as connection:
-        assert deliveries.due_destinations(connection) == []  # rung by its creation
-        (sending,) = deliveries.claim_batch(connection, "pacs", 10, 60)
-        deliveries.retry_later(connection, sending.id, None, "", datetime.now(UTC))
-    with connect(fresh_database_url) as connection:
-        assert deliveries.due_destinations(connection) == ["pacs"]  # became due since
-    with connect(fresh_database_url) as connection:
-        assert deliveries.due_destinations(connection) == []
-        assert deliveries.due_destinations(connection, ring_again_s=-1) == ["pacs"]
 
 
 def test_an_unknown_state_is_refused_by_the_schema(connection: Connection):

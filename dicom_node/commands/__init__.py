@@ -1,0 +1,1 @@
+"""Commands of `dicom-node` that have a module of their own; cli.py has the others and joins them."""
