@@ -39,10 +39,13 @@ def test_everything_about_a_destination() -> None:
     assert full.hours == Hours((parse_window("mon-fri 19:00-06:00"), parse_window("sat,sun 00:00-24:00")))
     assert (full.max_associations, full.commitment, full.tls) == (3, True, DestinationTls())
     assert read("type: sender, objects: [sr], commitment: true").objects == ("sr",)
-    web = read("type: stow, url: 'https://archive/dicom-web', user_env: ARCHIVE_USER, password_env: ARCHIVE_PASSWORD")
-    assert (web.url, web.user_env, web.password_env) == (
+    other = "type: dimse, host: pacs, port: 104, ae_title: PACS, commitment: {port: 105, ae_title: PACS_COMMIT}"
+    assert (read(other).commitment, read(other).commitment_address) == (True, ("pacs", 105, "PACS_COMMIT"))
+    assert full.commitment_address == (full.host, full.port, full.ae_title)
+    web = read("type: stow, url: 'https://archive/dicom-web', user: node, password_env: ARCHIVE_PASSWORD")
+    assert (web.url, web.user, web.password_env) == (
         "https://archive/dicom-web",
-        "ARCHIVE_USER",
+        "node",
         "ARCHIVE_PASSWORD",
     )
     assert read("type: folder, path: /srv/out").path == "/srv/out"
@@ -52,15 +55,22 @@ def test_everything_about_a_destination() -> None:
     ("entry", "told"),
     [
         ("type: folder", "'path' is missing"),
+        ("type: dimse, host: h, port: 1, ae_title: A, commitment: {prot: 2}", "unknown key 'prot'"),
+        ("type: dimse, host: h, port: 1, ae_title: A, commitment: maybe", "true or false is needed"),
+        ("type: folder, path: /a, commitment: true", "unknown key 'commitment'"),
         ("type: folder, path: out", "the full path"),
         ("type: folder, path: /a, port: 104", "unknown key 'port'"),
         ("type: sender, host: h", "unknown key 'host'"),
         ("type: stow", "'url' is missing"),
         ("type: stow, url: 'archive/dicom-web'", "a URL as https://"),
         ("type: stow, url: 'ftp://archive/'", "a URL as https://"),
-        ("type: stow, url: 'https://me:secret@archive/'", "environment variables"),
-        ("type: stow, url: 'https://a/', user_env: A", "user_env needs password_env"),
-        ("type: stow, url: 'https://a/', user_env: 'a b', password_env: B", "environment variable"),
+        ("type: stow, url: 'https://me:secret@archive/'", "no user or password in the URL"),
+        ("type: stow, url: 'https://a/', user: me", "give user with password_env or password_file"),
+        ("type: stow, url: 'https://a/', password_env: B", "give user with password_env or password_file"),
+        ("type: stow, url: 'https://a/', token_env: A, token_file: /b", "or token_env, or token_file"),
+        ("type: stow, url: 'https://a/', user: me, password_env: 'a b'", "environment variable"),
+        ("type: stow, url: 'https://a/', user: 'm:e', password_env: A", "without a colon"),
+        ("type: stow, url: 'http://a/', token_file: /a", "token_file would go over the network in the clear"),
         ("type: folder, path: /a, objects: [srr]", "no such kind of object; did you mean 'sr"),
         ("type: folder, path: /a, objects: []", "the list is empty"),
         ("type: folder, path: /a, objects: [seg_labelmap, sr]", "beside seg"),
