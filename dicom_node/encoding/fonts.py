@@ -1,6 +1,7 @@
 """The typeface of pictures and documents: DejaVu Sans, which matplotlib brings along (free licence), in two weights.
 
-Nothing is read from the system, so that every machine draws the same page.
+Nothing is read from the system, so that every machine draws the same page. Numbers are written in ASCII, with a hyphen
+for minus: programs that take text out of a PDF may lose other signs.
 """
 
 from functools import cache

@@ -153,5 +153,5 @@ def _colour_bar(scale: Scale, place: Rect) -> list[Item]:
     for tick in scale.ticks:
         x = bar.left + bar.width * (tick - scale.low) / (scale.high - scale.low)
         align = "left" if x < bar.left + 12 else "right" if x > bar.right - 12 else "middle"
-        items.append(Text(x, bar.bottom + 15, f"{tick:g}".replace("-", "−"), 14, FAINT, align=align))  # type: ignore[arg-type]
+        items.append(Text(x, bar.bottom + 15, f"{tick:g}", 14, FAINT, align=align))  # type: ignore[arg-type]
     return items

@@ -101,7 +101,7 @@ def cells(measurements: Iterable[Measurement]) -> tuple[Cell, ...]:
         Cell(
             item.concept,
             _NAMES.get(item.concept, concept(item.concept).meaning),
-            f"{rounded(item)}".replace("-", "−"),
+            str(rounded(item)),
             unit_text(item.unit),
         )
         for item in sorted(measurements, key=lambda item: item.concept != "malignant_probability")

@@ -262,7 +262,7 @@ def _caption(images: SourceImages, index: int) -> str:
     if isinstance(images, SourceStack) and source.position is not None:
         cosines = np.asarray([float(part) for part in images.orientation])
         axis = int(np.argmax(np.abs(np.cross(cosines[:3], cosines[3:]))))
-        words += f", {'xyz'[axis]} {source.point[axis]:.1f} mm".replace("-", "−")
+        words += f", {'xyz'[axis]} {source.point[axis]:.1f} mm"
     return words
 
 
