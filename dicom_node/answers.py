@@ -6,6 +6,10 @@ The receiver knows the associations, the scheduler knows the answers, and only f
     answers/<request>.json                        scheduler: the answer; a receiver takes it by renaming it
     incoming/<time>-<association>.reported.json   receiver: the peer has it, or the association can no longer take it
 
+The other way round, where archives report on what we asked them (transactions.py):
+
+    incoming/<time>-<association>.answer.json     receiver: an archive says what became of a transaction of ours
+
 A receiver that says nothing any more (killed, full disk) is waited for only so long; then the answer goes out on a new
 association. So an answer may come twice, and comes at least once.
 """
@@ -20,7 +24,15 @@ from typing import Any
 
 import structlog
 
-from dicom_node.dimse.requests import CommitmentAnswer, CommitmentRequest, Reference
+from dicom_node.dimse.requests import (
+    AssociationFacts,
+    CommitmentAnswer,
+    CommitmentReport,
+    CommitmentRequest,
+    Reference,
+)
+from dicom_node.dimse.status import INVALID_ARGUMENT_VALUE, RefusedError
+from dicom_node.transactions import Transactions
 
 log = structlog.get_logger()
 
@@ -86,10 +98,13 @@ class Answers:
 class Desk:
     """The receiver's side: dimse.commitment.CommitmentDesk over the journal and the folder of answers."""
 
-    def __init__(self, note: Note, answers: Answers, receiver: str, answer_within_s: float) -> None:
+    def __init__(
+        self, note: Note, answers: Answers, transactions: Transactions, receiver: str, answer_within_s: float
+    ) -> None:
         self.answer_within_s = answer_within_s
         self._note = note
         self._answers = answers
+        self._transactions = transactions
         self._receiver = receiver
 
     def ask(self, request: CommitmentRequest) -> None:
@@ -123,3 +138,19 @@ class Desk:
             self._note(request.association.association_id, "reported", facts)
         except OSError as error:
             log.warning("end of a request not noted", request=request.request_id, error=error.strerror)
+
+    def told(self, report: CommitmentReport, by: AssociationFacts) -> None:
+        """Note in the journal what an archive says. Raises OSError, RefusedError unless it is the one that was asked.
+
+        A stranger learns no more than that: the answer is the same as for a transaction that never was.
+        """
+        if not self._transactions.may_report(report.transaction_uid, by.calling_ae_title, by.peer_host):
+            raise RefusedError(INVALID_ARGUMENT_VALUE, "Transaction UID is not one that this peer was asked")
+        facts = {
+            "calling_ae_title": by.calling_ae_title,
+            "peer_host": by.peer_host,
+            "transaction_uid": report.transaction_uid,
+            "committed": report.committed,
+            "failed": [[*reference, failure_reason] for reference, failure_reason in report.failed],
+        }
+        self._note(by.association_id, "answer", facts)

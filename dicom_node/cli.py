@@ -276,16 +276,19 @@ def rules_dry_run(
 @app.command()
 def studies(data_dir: DataDir = None, limit: int = 50) -> None:
     """The studies received last."""
-    from dicom_node.story import studies_table
+    from dicom_node.story import results_table, studies_table
     from dicom_node.up import with_server_urls
     from storage.database import connect
 
     settings = with_server_urls(_running(data_dir))
     with connect(str(settings.database_url)) as connection:
-        for study in studies_table(connection, limit):
+        rows = studies_table(connection, limit)
+        results = results_table(connection, rows)
+        for study in rows:
+            words = results.get(study.study_instance_uid)
             print(
                 f"{study.last_received_at:%Y-%m-%d %H:%M:%S}  {study.study_instance_uid}  "
-                f"{study.instances:5d} images  {study.state}: {study.reason}"
+                f"{study.instances:5d} images  {f'[{words}]  ' if words else ''}{study.state}: {study.reason}"
             )
 
 

@@ -15,6 +15,7 @@ import storage.destinations
 import storage.events
 from dicom_node import metrics
 from dicom_node.addressing import fall_back, refusals
+from dicom_node.commitment_requests import want
 from dicom_node.delivery import ANSWERS, Fate, Outcome, pause_s, send
 from dicom_node.errors import ConfigurationError
 from dicom_node.lease import kept
@@ -50,7 +51,7 @@ def deliver(node: Node, route: str) -> None:
             batch = storage.deliveries.claim_batch(connection, route, BATCH, LEASE_S, associations)
         if not batch:
             return
-        attempt = _Attempt(node, route, batch)
+        attempt = _Attempt(node, route, destination, batch)
         with kept(attempt.renew, LEASE_S):
             try:
                 if destination is None:
@@ -78,8 +79,9 @@ def _look_up(node: Node, route: str) -> tuple[Destination | None, str]:
 class _Attempt:
     """One batch on its way: what was reported, and what that says of the destination."""
 
-    def __init__(self, node: Node, route: str, batch: Sequence[Delivery]) -> None:
+    def __init__(self, node: Node, route: str, destination: Destination | None, batch: Sequence[Delivery]) -> None:
         self._node = node
+        self._destination = destination
         self._route = route
         self._left = {delivery.id for delivery in batch}
         self._not_tried: list[tuple[Delivery, Outcome]] = []
@@ -112,6 +114,8 @@ class _Attempt:
         with self._node.pool.connection() as connection:
             if outcome.fate is Fate.DELIVERED:
                 storage.deliveries.delivered(connection, delivery.id, status or 0, reason)
+                if self._destination is not None:
+                    want(connection, delivery.id, self._destination)
                 text = f"{self._route} took {delivery.sop_instance_uid}{': ' if reason else ''}{reason}"
             elif outcome.fate is Fate.NOT_TAKEN:
                 storage.destinations.refuse(connection, self._route, delivery.sop_class_uid, reason)

@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from psycopg_pool import ConnectionPool
 
+import storage.commitment_requests
 import storage.deliveries
 import storage.destinations
 import storage.jobs
@@ -64,6 +65,7 @@ class _Now(Collector):
             connection.execute("SET LOCAL statement_timeout = '5s'")
             jobs = storage.jobs.counts_by_pipeline(connection)
             deliveries = storage.deliveries.counts_by_destination(connection)
+            commitments = storage.commitment_requests.counts(connection)
             destinations = storage.destinations.states(connection)
             silent_s = storage.jobs.longest_silence_s(connection, self._settings.job_lease_s)
         family = GaugeMetricFamily("dicom_node_jobs", "Jobs", labels=["pipeline", "state"])
@@ -72,6 +74,11 @@ class _Now(Collector):
         yield family
         family = GaugeMetricFamily("dicom_node_deliveries", "Results on their way", labels=["destination", "state"])
         for (destination, state), count in deliveries.items():
+            family.add_metric([destination, state], count)
+        yield family
+        text = "Results that their archive is to commit"
+        family = GaugeMetricFamily("dicom_node_commitments", text, labels=["destination", "state"])
+        for (destination, state), count in commitments.items():
             family.add_metric([destination, state], count)
         yield family
         yield from _breakers(destinations)

@@ -28,6 +28,7 @@ import storage.events
 import storage.instances
 from dicom_node import metrics
 from dicom_node.commitment import note_report, note_request
+from dicom_node.commitment_requests import note_answer
 from dicom_node.dimse.part10 import NotPart10Error, parse_file_head, read_file_head
 from dicom_node.encoding.provenance import is_ours
 from dicom_node.reception import ENTRY_NAME
@@ -59,7 +60,7 @@ class Entry:
     path: Path
     at: datetime
     subject: str  # association id or receiver
-    kind: str  # dcm | opened.json | closed.json | started.json | commit.json | reported.json
+    kind: str  # dcm | opened.json | closed.json | started.json | commit.json | reported.json | answer.json
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _index_batch(batch: list[Entry], quarantine: Path, store: FileStore, pool: "
         except _ABOUT_THE_ROW:
             _add_one_by_one(objects, set_aside, pool)
         done += [parsed.entry for parsed in objects]
-    note(("closed.json", "commit.json", "reported.json"))
+    note(("closed.json", "commit.json", "reported.json", "answer.json"))
     for entry in done:
         entry.path.unlink(missing_ok=True)
     metrics.indexed(sum(entry.kind == "dcm" for entry in done), time.perf_counter() - begun)
@@ -331,6 +332,8 @@ def _note(connection: Connection, entry: Entry) -> None:
         note_request(connection, facts, entry.at)
     elif entry.kind == "reported.json":
         note_report(connection, facts)
+    elif entry.kind == "answer.json":
+        note_answer(connection, facts)
     else:
         storage.commitments.receiver_started(connection, facts["receiver"], entry.at)
         for association_id in storage.associations.mark_lost(connection, facts["receiver"]):

@@ -7,6 +7,7 @@ The folder is a journal; names sort in the order in which things happened:
     <time>-<association>.closed.json      the association ended: released or aborted, and how many objects it stored
     <time>-<association>.commit.json      somebody asked for storage commitment (answers.py)
     <time>-<association>.reported.json    what came of that on the association
+    <time>-<association>.answer.json      an archive answers our request for storage commitment
     <time>-<receiver>.started.json        a receiver started: associations it had open before are lost
 
 <time> is 19 digits of nanoseconds since the epoch, <association> 16 hexadecimal digits. Names that begin with a dot
@@ -34,12 +35,13 @@ from dicom_node.disk import DiskWatermark, reserve_bytes
 from dicom_node.senders import Senders
 from dicom_node.settings import Settings
 from dicom_node.slots import Slots
+from dicom_node.transactions import Transactions
 
 log = structlog.get_logger()
 
 ENTRY_NAME = re.compile(
     r"(?P<time_ns>\d{19})-(?P<subject>[0-9A-Za-z_]{1,64})(-(?P<number>\d{6,}))?"
-    r"\.(?P<kind>dcm|(opened|closed|started|commit|reported)\.json)"
+    r"\.(?P<kind>dcm|(opened|closed|started|commit|reported|answer)\.json)"
 )
 BIND_WITHIN_S = 15.0
 _SYNC_EVERY_BYTES = 64 << 20
@@ -258,7 +260,11 @@ def receive(settings: Settings, ready_file: Path | None = None, receiver: str = 
             commit_waits=incoming.is_durable,
             shared_port=settings.receivers != 1,
             commitment_desk=Desk(
-                incoming.note, Answers(settings.answers_dir), incoming.receiver, settings.commitment_wait_s
+                incoming.note,
+                Answers(settings.answers_dir),
+                Transactions(settings.asked_dir),
+                incoming.receiver,
+                settings.commitment_wait_s,
             ),
             max_associations=settings.max_associations,
             slots=Slots(settings.run_dir / "associations.slots", settings.max_associations),

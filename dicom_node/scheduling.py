@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import storage.instances
 import storage.jobs
 import storage.outbox
 import storage.studies
-from dicom_node import tasks
+from dicom_node import commitment_requests, tasks
 from dicom_node.assembly import Binding, Overdue, Ready, bind_roles, decide
 from dicom_node.audit import Trail
 from dicom_node.audit.transfers import note_transfers
@@ -36,6 +37,7 @@ from dicom_node.recognition.ct_pixels import Enhancement, measure_enhancement
 from dicom_node.recognition.stacks import Stack
 from dicom_node.recognition.study import Recognised, recognise
 from dicom_node.routing.matching import RuleMatch, match
+from dicom_node.transactions import Transactions
 from pipelines.catalogue import PIPELINES
 from storage.records import Association, Instance, Job, Series, Study
 
@@ -43,6 +45,7 @@ log = structlog.get_logger()
 
 POLL_S = 0.1
 SWEEP_S = 1.0
+FORGET_EVERY_S = 3600.0
 RING_AGAIN_S = 20.0  # a waiting job whose message seems lost is announced again after so long
 ADVISORY_LOCK = 7_240_111  # any number, the same in every version
 REMEMBERED_ENHANCEMENTS = 256
@@ -56,7 +59,7 @@ class Scheduler:
     def __init__(self, node: Node, trail: Trail | None = None) -> None:
         self.node = node
         self._trail = trail
-        self._swept_at = 0.0
+        self._swept_at = self._forgot_at = 0.0
         self._commitments = Commitments(node)
         self._senders_version = -1
         self._enhancements: Pixels = {}
@@ -316,6 +319,13 @@ class Scheduler:
         for calling_ae_title in self._commitments.sweep():
             with self.node.pool.connection() as connection:
                 storage.outbox.add(connection, "cpu", "report_commitments", calling_ae_title)
+        for destination in commitment_requests.sweep(self.node):
+            with self.node.pool.connection() as connection:
+                storage.outbox.add(connection, "cpu", "ask_archive", destination)
+        if time.monotonic() - self._forgot_at > FORGET_EVERY_S:
+            self._forgot_at = time.monotonic()
+            with suppress(OSError):
+                Transactions(settings.asked_dir).sweep()
 
     def _tell_receivers_the_senders(self) -> None:
         """The receiver must know its senders while the database is away: a file tells it."""
@@ -324,6 +334,7 @@ class Scheduler:
             return
         target = self.node.settings.data_dir / "senders.json"
         aside = target.with_suffix(".tmp")
-        aside.write_text(json.dumps([sender.as_json() for sender in configuration.senders]))
+        known = [*configuration.senders, *commitment_requests.archives(configuration)]
+        aside.write_text(json.dumps([sender.as_json() for sender in known]))
         os.replace(aside, target)
         self._senders_version = self.node.configuration_version

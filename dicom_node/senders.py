@@ -35,6 +35,8 @@ class SenderAdmission:
 
     def takes(self, sop_class_uid: str) -> bool:
         """Whether objects of this storage SOP Class are taken from this sender."""
+        if self.sender is not None and self.sender.is_archive:
+            return False
         return self.takes_only is None or sop_class_uid in self.takes_only
 
     def pause_s(self, n_bytes: int) -> float:
@@ -52,7 +54,8 @@ class Senders:
     """The list of senders in force. Thread-safe.
 
     It is read again when its file changed, so that an import needs no restart, and it is there while the database is
-    away. Without senders loopback is let in, with a warning.
+    away. Without senders loopback is let in, with a warning. Archives that are asked for storage commitment stand at
+    the end of the list: they may come to report.
     """
 
     def __init__(self, path: Path, ae_title: str, run_dir: Path) -> None:
@@ -75,9 +78,9 @@ class Senders:
         with self._lock:
             self._read_again_if_changed()
             senders = self._senders
-        if not senders:
-            return self._admit_loopback(calling, called, peer_host)
         known = [sender for sender in senders if is_from(sender, calling, peer_host)]
+        if not known and all(sender.is_archive for sender in senders):
+            return self._admit_loopback(calling, called, peer_host)
         if not known:
             raise NotAdmittedError("sender not known", Reject.CALLING_AE_TITLE)
         for sender in known:

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
         description="how long a request for storage commitment waits for its answer on its own association; "
         "later the answer goes on a new one",
     )
+    archive_wait_s: float = Field(
+        10.0,
+        description="how long an association on which an archive was asked for storage commitment stays open for its "
+        "report; later the archive opens one of its own",
+    )
+    archive_timeout_s: float = Field(
+        3600.0, description="an archive that has not reported after so long is asked again", gt=0
+    )
     disk_reserve_mb: int | None = Field(
         None,
         ge=0,
@@ -104,6 +112,11 @@ class Settings(BaseSettings):
     def answers_dir(self) -> Path:
         """Answers to storage commitment that open associations may take."""
         return self.data_dir / "answers"
+
+    @property
+    def asked_dir(self) -> Path:
+        """Transactions of storage commitment on which archives may report."""
+        return self.data_dir / "asked"
 
     @property
     def incoming_dir(self) -> Path:

@@ -1,11 +1,12 @@
 """What the node can say about a study: what it received, what it decided and why, what it sent where."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from psycopg import Connection
 
 import storage.associations
+import storage.commitment_requests
 import storage.commitments
 import storage.deliveries
 import storage.destinations
@@ -13,6 +14,8 @@ import storage.events
 import storage.instances
 import storage.jobs
 import storage.studies
+from dicom_node.progress import delivery_words, results_words
+from storage.commitment_requests import Progress
 from storage.destinations import DestinationState
 from storage.records import Study
 
@@ -20,6 +23,14 @@ from storage.records import Study
 def studies_table(connection: Connection, limit: int) -> Sequence[Study]:
     """The studies received last, newest first."""
     return storage.studies.recent(connection, limit)
+
+
+def results_table(connection: Connection, studies: Sequence[Study]) -> Mapping[str, str]:
+    """Study Instance UID -> where its results stand; studies without results are absent."""
+    found: dict[str, list[Progress]] = {}
+    for progress in storage.commitment_requests.progress(connection, [study.study_instance_uid for study in studies]):
+        found.setdefault(progress.study_instance_uid, []).append(progress)
+    return {uid: results_words(progresses) for uid, progresses in found.items()}
 
 
 def standing(state: DestinationState | None) -> str:
@@ -78,15 +89,13 @@ def study_story(connection: Connection, study_instance_uid: str) -> str | None:
             lines.append(f"    {job.reason}")
     lines += ["", "Deliveries"]
     states = {state.name: state for state in storage.destinations.states(connection)}
+    commitments = storage.commitment_requests.for_study(connection, study_instance_uid)
     for delivery in storage.deliveries.for_study(connection, study_instance_uid):
-        status = "" if delivery.status is None else f", status 0x{delivery.status:04X}"
-        lines.append(
-            f"  {delivery.kind} {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}, "
-            f"attempts {delivery.attempts}{status}{', ' + delivery.reason if delivery.reason else ''}"
-        )
+        words = delivery_words(delivery, commitments.get(delivery.id))
+        lines.append(f"  {delivery.kind} {delivery.sop_instance_uid} to {delivery.destination}: {words}")
         if delivery.state == "waiting" and (text := standing(states.get(delivery.destination))):
             lines.append(f"    {text}")
-    lines += ["", "Storage commitment"]
+    lines += ["", "Storage commitment asked of this node"]
     for transaction in storage.commitments.for_study(connection, study_instance_uid):
         asked = transaction.committed + transaction.failed
         answered = f" {transaction.answered_at:%H:%M:%S}" if transaction.answered_at else ""

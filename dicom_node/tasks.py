@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery
 
-from dicom_node import commitment, delivering, jobs
+from dicom_node import commitment, commitment_requests, delivering, jobs
 from dicom_node.couriers import Couriers
 from dicom_node.node import Node
 
@@ -73,6 +73,13 @@ def report_commitments(calling_ae_title: str) -> None:
     """Take answers of storage commitment to the one who asked."""
     node = current_node()
     couriers.send(f"sender {calling_ae_title}", lambda: commitment.report_answers(node, calling_ae_title))
+
+
+@app.task(name="ask_archive")
+def ask_archive(destination: str) -> None:
+    """Ask an archive whether it keeps what it was sent."""
+    node = current_node()
+    couriers.send(f"archive {destination}", lambda: commitment_requests.ask_archive(node, destination))
 
 
 def ring(task: str, argument: str, queue: str, connection: Any = None) -> None:

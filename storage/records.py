@@ -160,6 +160,22 @@ class Commitment:
 
 
 @dataclass(frozen=True)
+class CommitmentRequest:
+    """One Storage Commitment transaction that an archive is asked."""
+
+    id: int
+    transaction_uid: str
+    destination: str
+    #: waiting | asking | requested | committed | failed | timed_out
+    state: str
+    attempts: int  #: associations on which it was tried
+    status: int | None  #: last status of N-ACTION
+    reason: str
+    sop_class_uids: Sequence[str]
+    sop_instance_uids: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened, with its time."""
 

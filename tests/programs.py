@@ -3,6 +3,7 @@
 import os
 import shutil
 import sysconfig
+from typing import NoReturn
 
 import pytest
 
@@ -20,8 +21,19 @@ def need(program: str) -> str:
     folders = [folder for folder in os.environ["PATH"].split(os.pathsep) if os.path.realpath(folder) != scripts]
     found = shutil.which(program, path=os.pathsep.join([*folders, *_MORE_FOLDERS]))
     if found is None:
-        reason = f"{program} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _missing(program)
     return found
+
+
+def need_file(path: str, package: str) -> str:
+    """The path, if it is there; else as `need`. package : Debian's, that brings it."""
+    if not os.path.exists(path):
+        _missing(package)
+    return path
+
+
+def _missing(what: str) -> NoReturn:
+    reason = f"{what} is not installed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

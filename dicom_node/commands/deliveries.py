@@ -56,7 +56,8 @@ def retry(
     everything: Annotated[bool, typer.Option("--all", help="Of every destination.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Try what is parked again, and what waits at once."""
+    """Try what is parked again, and what waits at once; ask archives again for what they did not commit."""
+    import storage.commitment_requests
     import storage.deliveries
     import storage.destinations
     import storage.events
@@ -71,9 +72,12 @@ def retry(
                 raise NodeError(f"no destination {destination}; there is: {', '.join(sorted(known)) or 'none'}")
         count = storage.deliveries.unpark(connection, destination)
         storage.destinations.try_now(connection, destination)
+        asked = storage.commitment_requests.ask_again(connection, destination)
         whose = destination or "all destinations"
         storage.events.add(connection, None, "destination", f"{whose}: {count} parked deliveries are tried again", {})
     print(f"{count} parked deliveries to {whose} are tried again; what waits is tried now")
+    if asked:
+        print(f"{asked} results are asked about again that were not committed")
 
 
 @destinations_app.callback(invoke_without_command=True)
@@ -83,6 +87,7 @@ def destinations(
     data_dir: DataDir = None,
 ) -> None:
     """Where results go, and how it stands there."""
+    import storage.commitment_requests
     import storage.deliveries
     import storage.destinations
     from dicom_node.addressing import REFUSALS_KEPT_S
@@ -92,12 +97,15 @@ def destinations(
     with database_of(data_dir) as connection:
         configuration = _rules(connection)
         counts = storage.deliveries.counts_by_destination(connection)
+        commitments = storage.commitment_requests.counts(connection)
         states = {state.name: state for state in storage.destinations.states(connection)}
         refusals = storage.destinations.refusals(connection, None, REFUSALS_KEPT_S)
     names = list(dict.fromkeys([*configuration.destinations, *states, *(name for name, _ in counts)]))
     calling = settings_of(data_dir).ae_title if echo else ""
     for name in names:
         print("\n  ".join(_told(name, configuration, states.get(name), counts)))
+        if committed := _committed(name, commitments):
+            print(f"  {committed}")
         for refusal in refusals:
             if refusal.destination == name:
                 print(f"  refuses {refusal.sop_class_uid}, seen {refusal.noticed_at:%m-%d %H:%M}: {refusal.reason}")
@@ -146,6 +154,14 @@ def _told(
     waiting = found.get("waiting", 0) + found.get("sending", 0)
     if found:
         yield f"waiting {waiting}, parked {found.get('parked', 0)}, arrived {found.get('done', 0)}"
+
+
+def _committed(name: str, commitments: Mapping[tuple[str, str], int]) -> str:
+    """What the archive said; empty for one that nothing was asked of."""
+    found = {state: count for (whose, state), count in commitments.items() if whose == name}
+    asked = sum(found.get(state, 0) for state in ("wanted", "asked", "sent_again"))
+    words = f"committed {found.get('committed', 0)}, to be answered {asked}, NOT committed {found.get('failed', 0)}"
+    return words if found else ""
 
 
 def _address(destination: "Destination") -> str:

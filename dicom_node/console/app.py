@@ -7,7 +7,7 @@ from psycopg_pool import ConnectionPool
 from dicom_node.exposition import CONTENT_TYPE, exposition
 from dicom_node.patience import DATABASE_AWAY
 from dicom_node.settings import Settings
-from dicom_node.story import studies_table, study_story
+from dicom_node.story import results_table, studies_table, study_story
 
 
 def console_app(pool: ConnectionPool, settings: Settings) -> FastAPI:
@@ -31,13 +31,15 @@ def console_app(pool: ConnectionPool, settings: Settings) -> FastAPI:
     def studies() -> str:
         with pool.connection() as connection:
             rows = studies_table(connection, limit=200)
+            results = results_table(connection, rows)
         body = "".join(
             f'<tr><td><a href="/studies/{_text(row.study_instance_uid)}">{_text(row.study_instance_uid)}</a></td>'
             f"<td>{row.last_received_at:%Y-%m-%d %H:%M:%S}</td><td>{row.instances}</td>"
-            f"<td>{_text(row.state)}</td><td>{_text(row.reason)}</td></tr>"
+            f"<td>{_text(row.state)}</td><td>{_text(results.get(row.study_instance_uid, ''))}</td>"
+            f"<td>{_text(row.reason)}</td></tr>"
             for row in rows
         )
-        head = "<tr><th>Study</th><th>last image</th><th>images</th><th>state</th><th>why</th></tr>"
+        head = "<tr><th>Study</th><th>last image</th><th>images</th><th>state</th><th>results</th><th>why</th></tr>"
         return _page("Studies", f"<table>{head}{body}</table>")
 
     @app.get("/studies/{study_instance_uid}", response_class=HTMLResponse)

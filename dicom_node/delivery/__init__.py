@@ -107,8 +107,20 @@ def _dimse(destination: Destination, batch: Batch, read_path: ReadPath, calling:
     dimse.send(destination, batch, read_path, calling)
 
 
+def _stow(destination: Destination, batch: Batch, read_path: ReadPath, calling: str) -> None:
+    from dicom_node.delivery import stow
+
+    stow.send(destination, batch, read_path, calling)
+
+
+def _folder(destination: Destination, batch: Batch, read_path: ReadPath, calling: str) -> None:
+    from dicom_node.delivery import folder
+
+    folder.send(destination, batch, read_path, calling)
+
+
 #: destination type -> sender; a reply to the sender is a dimse destination once its address is known
-SENDERS: dict[str, Send] = {"dimse": _dimse}
+SENDERS: dict[str, Send] = {"dimse": _dimse, "stow": _stow, "folder": _folder}
 
 
 def send(

@@ -1,10 +1,10 @@
 """Storage Commitment Push Model (PS3.4 Annex J): the SCP on an accepted association, and reports on a new one.
 
 The request is noted and answered at once. Whether the objects are safe is found out elsewhere; the N-EVENT-REPORT that
-says so goes out on the association of the request while that is open, or later on one that we open.
+says so goes out on the association of the request while that is open, or later on one that we open. An accepted
+association may also bring the report of an archive that we asked (commitment_scu.py).
 """
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,26 +13,16 @@ from io import BytesIO
 from typing import Any, Protocol
 
 import structlog
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.dimse_messages import N_ACTION_RSP, N_EVENT_REPORT_RQ
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
-from pynetdicom.dsutils import decode, encode
+from pynetdicom.dsutils import encode
 
-from dicom_node.dimse.contexts import (
-    STORAGE_COMMITMENT,
-    STORAGE_COMMITMENT_INSTANCE,
-    commitment_report_context,
-    is_uid,
-)
-from dicom_node.dimse.requests import AssociationFacts, CommitmentAnswer, CommitmentRequest, Reference
+from dicom_node.dimse.commitment_messages import event_information, read_request, send_whole, serve_report
+from dicom_node.dimse.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, commitment_report_context
+from dicom_node.dimse.requests import AssociationFacts, CommitmentAnswer, CommitmentReport, CommitmentRequest
 from dicom_node.dimse.scu import AssociationRejected, associated
 from dicom_node.dimse.status import (
-    CLASS_INSTANCE_CONFLICT,
-    INVALID_ARGUMENT_VALUE,
-    NO_SUCH_ACTION,
-    NO_SUCH_SOP_CLASS,
-    NO_SUCH_SOP_INSTANCE,
     PROCESSING_FAILURE,
     RESOURCE_LIMITATION,
     SUCCESS,
@@ -45,9 +35,7 @@ from dicom_node.errors import DestinationRefused, DestinationUnreachable
 
 log = structlog.get_logger()
 
-MAX_REFERENCES = 100_000
 MAX_UNANSWERED = 64  # requests of one association at one time
-_REQUEST_COMMITMENT = 1  # Action Type ID, PS3.4 Table J.3-1
 _POLL_S = 0.05
 _ENDING_WITHIN_S = 5.0
 
@@ -67,6 +55,12 @@ class CommitmentDesk(Protocol):
         """What came of it: the peer's status if it took the answer; else None, and the caller delivers nothing more.
 
         Does not raise.
+        """
+
+    def told(self, report: CommitmentReport, by: AssociationFacts) -> None:
+        """An archive says what became of a request of ours: make it durable.
+
+        Raises RefusedError with the status to answer when it is not for this peer to say, and OSError.
         """
 
 
@@ -99,7 +93,10 @@ class AssociationCommitments:
         if isinstance(message, N_ACTION) and message.MessageIDBeingRespondedTo is None:
             self._serve(message, context)
             return True
-        if isinstance(message, N_EVENT_REPORT) and message.MessageIDBeingRespondedTo is not None:
+        if isinstance(message, N_EVENT_REPORT):
+            if message.MessageIDBeingRespondedTo is None:
+                serve_report(self._association, message, context, lambda report: self._desk.told(report, self._facts))
+                return True
             with self._turn:
                 self._statuses[int(message.MessageIDBeingRespondedTo)] = (
                     PROCESSING_FAILURE if message.Status is None else int(message.Status)
@@ -125,7 +122,7 @@ class AssociationCommitments:
         request: CommitmentRequest | None = None
         status, comment = SUCCESS, ""
         try:
-            request = _read_request(action, self._facts, str(context.transfer_syntax[0]))
+            request = read_request(action, self._facts, str(context.transfer_syntax[0]))
             with self._turn:
                 if len(self._waiting) >= MAX_UNANSWERED:
                     raise RefusedError(RESOURCE_LIMITATION, f"{MAX_UNANSWERED} requests wait for their answers")
@@ -153,7 +150,7 @@ class AssociationCommitments:
         response.Status = status
         if comment:
             response.ErrorComment = comment[:64]
-        _send_whole(self._association, N_ACTION_RSP(), response, int(context.context_id))
+        send_whole(self._association, N_ACTION_RSP(), response, int(context.context_id))
         if request is not None and status == SUCCESS:  # only now, so that the report comes after the response
             self._wait_for_answer(request, context)
 
@@ -207,7 +204,7 @@ class AssociationCommitments:
         if encoded is None:
             return None, "the answer cannot be encoded"
         event.EventInformation = BytesIO(encoded)
-        _send_whole(association, N_EVENT_REPORT_RQ(), event, int(context.context_id))
+        send_whole(association, N_EVENT_REPORT_RQ(), event, int(context.context_id))
         with self._turn:
             self._turn.wait_for(
                 lambda: self._has_ended or self._message_id in self._statuses, association.dimse_timeout or 60.0
@@ -218,80 +215,6 @@ class AssociationCommitments:
         if not is_success_or_warning(status):
             return None, f"N-EVENT-REPORT: {describe(status)}"
         return status, ""
-
-
-def _send_whole(association: Any, message: Any, primitive: Any, context_id: int) -> None:
-    """Send a message of which all fragments enter the queue at once.
-
-    Two threads send on an association, and fragments of two messages must not be mixed.
-    """
-    message.primitive_to_message(primitive)
-    message.context_id = context_id
-    fragments = list(message.encode_msg(context_id, association.dimse.maximum_pdu_size))
-    queue = association.dul.to_provider_queue
-    with queue.mutex:
-        queue.queue.extend(fragments)
-        queue.unfinished_tasks += len(fragments)
-        queue.not_empty.notify_all()
-
-
-def _read_request(action: Any, facts: AssociationFacts, transfer_syntax: str) -> CommitmentRequest:
-    """The request in an N-ACTION. Raises RefusedError with the status that says what is wrong (PS3.7 10.1.4.1.10)."""
-    sop_class = str(action.RequestedSOPClassUID or "").strip("\0 ")
-    sop_instance = str(action.RequestedSOPInstanceUID or "").strip("\0 ")
-    if sop_class != STORAGE_COMMITMENT:
-        if sop_instance == STORAGE_COMMITMENT_INSTANCE:
-            raise RefusedError(CLASS_INSTANCE_CONFLICT, "the SOP Instance is of Storage Commitment Push Model")
-        raise RefusedError(NO_SUCH_SOP_CLASS, "Requested SOP Class is not Storage Commitment Push Model")
-    if sop_instance != STORAGE_COMMITMENT_INSTANCE:
-        raise RefusedError(NO_SUCH_SOP_INSTANCE, "Requested SOP Instance is not the well-known one")
-    if action.ActionTypeID != _REQUEST_COMMITMENT:
-        raise RefusedError(NO_SUCH_ACTION, "Action Type ID must be 1")
-    syntax = UID(transfer_syntax)
-    try:
-        information = decode(action.ActionInformation or BytesIO(), syntax.is_implicit_VR, syntax.is_little_endian)
-        transaction_uid = _uid_in(information, "TransactionUID")
-        items = information.get("ReferencedSOPSequence") or []
-        if not items:
-            raise RefusedError(INVALID_ARGUMENT_VALUE, "Referenced SOP Sequence is missing or empty")
-        if len(items) > MAX_REFERENCES:
-            raise RefusedError(RESOURCE_LIMITATION, f"{len(items)} references, {MAX_REFERENCES} at most are taken")
-        references = tuple(
-            Reference(_uid_in(item, "ReferencedSOPClassUID"), _uid_in(item, "ReferencedSOPInstanceUID"))
-            for item in items
-        )
-    except RefusedError:
-        raise
-    except Exception as error:
-        raise RefusedError(INVALID_ARGUMENT_VALUE, "Action Information cannot be read") from error
-    return CommitmentRequest(facts, secrets.token_hex(8), transaction_uid, references)
-
-
-def _uid_in(dataset: Dataset, keyword: str) -> str:
-    value = str(dataset.get(keyword) or "").strip("\0 ")
-    if not is_uid(value):
-        raise RefusedError(INVALID_ARGUMENT_VALUE, f"{keyword} is missing or no UID")
-    return value
-
-
-def event_information(answer: CommitmentAnswer) -> Dataset:
-    """Event Information of N-EVENT-REPORT (PS3.4 Table J.3-2)."""
-    information = Dataset()
-    information.TransactionUID = answer.transaction_uid
-    if answer.committed:
-        information.ReferencedSOPSequence = [_item(reference) for reference in answer.committed]
-    if answer.failed:
-        information.FailedSOPSequence = [_item(reference) for reference, _ in answer.failed]
-        for item, (_, failure_reason) in zip(information.FailedSOPSequence, answer.failed, strict=True):
-            item.FailureReason = failure_reason
-    return information
-
-
-def _item(reference: Reference) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = reference.sop_class_uid
-    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
-    return item
 
 
 # ------------------------------------------------------------------ reports on an association that we open

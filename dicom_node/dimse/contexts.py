@@ -78,7 +78,8 @@ def supported_contexts(
 
     takes : whether a storage SOP Class is taken from this requestor; the others are left out, and the library then
         answers them with "abstract syntax not supported" (PS3.8 Table 9-18).
-    storage_commitment : whether this acceptor serves it; the requestor is its SCU, whatever roles it offers.
+    storage_commitment : whether this acceptor serves it; the requestor is its SCU, its SCP (an archive that reports on
+        an association of its own) or both.
 
     The requestor's own order of Transfer Syntaxes decides, because it stands for what its files have; only Explicit
     VR Little Endian goes before Implicit where both are offered, because Implicit loses the VR of private elements.
@@ -113,8 +114,14 @@ def _supported(
     ]
     for context in contexts:
         if context.abstract_syntax == STORAGE_COMMITMENT:
-            context.scu_role, context.scp_role = True, False  # what the requestor may be, if it asks (PS3.7 D.3.3.4)
+            # what the requestor may be, if it asks (PS3.7 D.3.3.4): it asks us, or reports on what we asked it
+            context.scu_role, context.scp_role = True, True
     return tuple(contexts)
+
+
+def commitment_request_context() -> PresentationContext:
+    """What is proposed to an archive that is asked: we, the requestor, are the SCU, as without role selection."""
+    return build_context(STORAGE_COMMITMENT, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
 
 
 def commitment_report_context() -> tuple[PresentationContext, SCP_SCU_RoleSelectionNegotiation]:

@@ -100,3 +100,12 @@ class CommitmentAnswer:
     def event_type(self) -> int:
         """1: all are committed; 2: some or all are not."""
         return 2 if self.failed else 1
+
+
+@dataclass(frozen=True)
+class CommitmentReport:
+    """What an archive says of the objects of one transaction of ours (PS3.4 section J.3.3)."""
+
+    transaction_uid: str
+    committed: tuple[Reference, ...]
+    failed: tuple[tuple[Reference, int], ...]  # with Failure Reason (0008,1197)

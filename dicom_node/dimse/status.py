@@ -11,6 +11,7 @@ PROCESSING_FAILURE = 0x0110
 UNRECOGNISED_OPERATION = 0x0211
 # of N-ACTION (PS3.7 section 10.1.4.1.10); three of them are Failure Reasons of Storage Commitment as well
 NO_SUCH_SOP_INSTANCE = 0x0112
+NO_SUCH_EVENT_TYPE = 0x0113
 INVALID_ARGUMENT_VALUE = 0x0115
 NO_SUCH_SOP_CLASS = 0x0118
 CLASS_INSTANCE_CONFLICT = 0x0119
@@ -35,6 +36,7 @@ _TEXTS = {
     0x0122: "SOP Class not supported",
     0x0123: "no such action",
     0x0124: "not authorised",
+    0x0131: "duplicate Transaction UID",
     0x0210: "duplicate invocation",
     0x0211: "unrecognised operation",
     0x0212: "mistyped argument",

@@ -85,6 +85,7 @@ class _Reader(NodeReader):
             sop_classes=sop_classes and tuple(uid for name in sop_classes if (uid := sop_class_uid(name))),
             max_associations=associations,
             port=self.value(values, node, what, "port", port_problem) if "port" in values else None,
+            is_archive=False,
             **{key: float(value) for key, value in limits.items() if value is not None},
         )
 

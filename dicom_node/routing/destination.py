@@ -1,6 +1,6 @@
 """One destination of the administrator's file: where results go, what it takes, and when."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -22,11 +22,13 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 
 _ALWAYS = {"type", "objects", "omit_empty_frames", "fall_backs", "hours"}
 _ASSOCIATIONS = {"tls", "transfer_syntaxes", "max_associations", "commitment"}
+#: secrets are in the environment or in files of the machines that send, never in the rules
+_CREDENTIALS = ("user", "password_env", "password_file", "token_env", "token_file")
 #: type -> keys that it may have
 KEYS = {
     "dimse": {*_ALWAYS, *_ASSOCIATIONS, "host", "port", "ae_title"},
     "sender": {*_ALWAYS, *_ASSOCIATIONS},
-    "stow": {*_ALWAYS, "tls", "max_associations", "url", "headers_file", "user_env", "password_env"},
+    "stow": {*_ALWAYS, "tls", "max_associations", "url", *_CREDENTIALS},
     "folder": {*_ALWAYS, "path"},
 }
 #: names in the file -> UID
@@ -69,9 +71,11 @@ class Destination:
     max_associations: int = 1  # at one time, over all workers
     commitment: bool = False  # ask whether what it took is safe (Storage Commitment)
     url: str = ""  # of the DICOMweb service; "/studies" follows
-    headers_file: str | None = None  # its lines go into every request: "Authorization: Bearer …"
-    user_env: str | None = None  # names of environment variables
-    password_env: str | None = None
+    user: str | None = None  # HTTP Basic, with one of the next two
+    password_env: str | None = None  # name of an environment variable
+    password_file: str | None = None
+    token_env: str | None = None  # or a bearer token
+    token_file: str | None = None
     path: str = ""  # folder
 
     @property
@@ -106,11 +110,13 @@ def read_destination(reader: NodeReader, name: str, node: yaml.Node) -> Destinat
         text("ae_title", ae_title_problem, needed=True)
     if kind == "stow":
         text("url", _url_problem, needed=True)
-        text("headers_file", path_problem)
-        text("user_env", _variable_problem)
-        text("password_env", _variable_problem)
-        if ("user_env" in values) != ("password_env" in values):
-            reader.problem(node, f"{what}: user_env needs password_env, and password_env user_env")
+        text("user", _user_problem)
+        for key in ("password_env", "token_env"):
+            text(key, _variable_problem)
+        for key in ("password_file", "token_file"):
+            text(key, path_problem)
+        if problem := _credentials_problem(found):
+            reader.problem(node, f"{what}: {problem}")
     if kind == "folder":
         text("path", path_problem, needed=True)
     if "max_associations" in values:
@@ -179,8 +185,25 @@ def _url_problem(value: str) -> str | None:
     if not is_web or parts.query or parts.fragment:
         return "a URL as https://archive.example/dicom-web is needed"
     if parts.username is not None or parts.password is not None:
-        return "no user or password in the URL; name environment variables: user_env, password_env"
+        return "no user or password in the URL; give user and password_env or password_file"
     return None
+
+
+def _credentials_problem(found: Mapping[str, object]) -> str | None:
+    given = [key for key in _CREDENTIALS if key in found]
+    if not given:
+        return None
+    if given not in (["user", "password_env"], ["user", "password_file"], ["token_env"], ["token_file"]):
+        return "give user with password_env or password_file, or token_env, or token_file"
+    parts = urlsplit(str(found.get("url", "")))
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        return f"{given[-1]} would go over the network in the clear; the url must begin with https"
+    return None
+
+
+def _user_problem(value: str) -> str | None:
+    is_user = value.isprintable() and value.strip() and ":" not in value
+    return None if is_user else "a name without a colon is needed (RFC 7617)"
 
 
 def _variable_problem(value: str) -> str | None:

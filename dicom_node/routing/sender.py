@@ -34,6 +34,7 @@ class Sender:
     max_objects_per_second: float | None = None
     max_megabytes_per_second: float | None = None  # 1 MB is 1,000,000 bytes
     port: int | None = None  # where it takes reports of storage commitment
+    is_archive: bool = False  # of the destinations: may report on storage commitment, and store nothing
 
     @property
     def key(self) -> str:
@@ -43,7 +44,7 @@ class Sender:
 
     def as_json(self) -> dict[str, Any]:
         """For the list that receivers read; `host` as in the administrator's file."""
-        values = {name: value for name, value in asdict(self).items() if value is not None}
+        values = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
         hosts = values.pop("hosts")
         return {"ae_title": values.pop("ae_title"), "host": hosts[0] if len(hosts) == 1 else list(hosts), **values}
 
@@ -67,6 +68,7 @@ class Sender:
             max_objects_per_second=rate(RATES[0]),
             max_megabytes_per_second=rate(RATES[1]),
             port=None if entry.get("port") is None else int(entry["port"]),
+            is_archive=entry.get("is_archive") is True,
         )
 
 

@@ -15,8 +15,16 @@ from tiny_objects import CT, new_uid
 
 from dicom_node.dimse.commitment import ReportResult, report
 from dicom_node.dimse.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-from dicom_node.dimse.requests import CommitmentAnswer, CommitmentRequest, InMemory, Reference
+from dicom_node.dimse.requests import (
+    AssociationFacts,
+    CommitmentAnswer,
+    CommitmentReport,
+    CommitmentRequest,
+    InMemory,
+    Reference,
+)
 from dicom_node.dimse.scp import running_scp
+from dicom_node.dimse.status import RefusedError
 
 NO_SUCH_OBJECT = 0x0112
 
@@ -28,6 +36,7 @@ class Desk:
         self.answer_within_s = answer_within_s
         self.asked: list[CommitmentRequest] = []
         self.came_of_it: list[tuple[str, int | None, str]] = []
+        self.reports: list[CommitmentReport] = []
         self.is_full = False
         self._answers: dict[str, CommitmentAnswer] = {}
         self._lock = threading.Lock()
@@ -43,6 +52,13 @@ class Desk:
 
     def reported(self, request: CommitmentRequest, status: int | None, reason: str) -> None:
         self.came_of_it.append((request.transaction_uid, status, reason))
+
+    def told(self, report: CommitmentReport, by: AssociationFacts) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if by.calling_ae_title != "ARCHIVE":
+            raise RefusedError(0x0115, "Transaction UID is not one that this peer was asked")
+        self.reports.append(report)
 
     def answer(self, number: int = -1, failing: int = 0) -> None:
         request = self.asked[number]
@@ -229,7 +245,12 @@ def test_a_long_report_among_images(desk: Desk, modality: Modality) -> None:
 
 @pytest.mark.parametrize(
     ("roles", "answer"),
-    [((None, None), None), ((True, False), (True, False)), ((True, True), (True, False)), ((False, True), "rejected")],
+    [
+        ((None, None), None),
+        ((True, False), (True, False)),
+        ((True, True), (True, True)),
+        ((False, True), (False, True)),
+    ],
 )
 def test_roles_on_an_accepted_association(
     desk: Desk, roles: tuple[bool | None, bool | None], answer: tuple[bool, bool] | str | None
@@ -241,14 +262,12 @@ def test_roles_on_an_accepted_association(
         made: Any = ae.associate("127.0.0.1", port, contexts=contexts, ae_title="NODE", ext_neg=offered)
         accepted = [context for context in made.accepted_contexts if context.abstract_syntax == STORAGE_COMMITMENT]
         role = made.acceptor.role_selection.get(STORAGE_COMMITMENT)
-        if accepted:
+        assert accepted
+        if roles != (False, True):
             assert ask(made, "2.25.9", references(1)) == 0
         made.release()
-    if answer == "rejected":
-        assert accepted == []
-    else:
-        assert (None if role is None else (role.scu_role, role.scp_role)) == answer
-        assert len(desk.asked) == 1
+    assert (None if role is None else (role.scu_role, role.scp_role)) == answer
+    assert len(desk.asked) == (roles != (False, True))
 
 
 def test_without_a_desk_the_service_is_not_offered() -> None:

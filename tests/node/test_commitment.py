@@ -39,11 +39,17 @@ from dicom_node.routing.configuration import load_configuration
 from dicom_node.routing.reply import reporting_address
 from dicom_node.settings import Settings
 from dicom_node.story import study_story
+from dicom_node.transactions import Transactions
 from storage.commitments import Known
 from storage.database import open_pool
 from storage.files import FolderStore
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
+
+
+def desk_of(journal: Incoming, node: Node, receiver: str, wait_s: float = 60.0) -> Desk:
+    settings = node.settings
+    return Desk(journal.note, Answers(settings.answers_dir), Transactions(settings.asked_dir), receiver, wait_s)
 
 
 class Bench:
@@ -57,9 +63,7 @@ class Bench:
     @contextmanager
     def receiving(self, receiver: str = "receiver") -> Iterator[int]:
         incoming = Incoming(self.incoming_dir, receiver, self.node.settings.durable_ack == "fsync")
-        desk = Desk(
-            incoming.note, Answers(self.node.settings.answers_dir), receiver, self.node.settings.commitment_wait_s
-        )
+        desk = desk_of(incoming, self.node, receiver, self.node.settings.commitment_wait_s)
         with running_scp("NODE", open_sink=incoming.open_sink, closed=incoming.closed, commitment_desk=desk) as port:
             yield port
 
@@ -300,9 +304,8 @@ def test_scheduler_killed_before_it_laid_the_answer_out(
 def test_a_receiver_killed_with_the_answer_in_its_hand(bench: Bench, modality: Modality) -> None:
     facts = AssociationFacts("0" * 16, "MODALITY", "NODE", "127.0.0.1", 1)
     journal = Incoming(bench.incoming_dir, "receiver")
-    answers = Answers(bench.node.settings.answers_dir)
     request = CommitmentRequest(facts, "a" * 16, "2.25.9", (Reference(CT, new_uid()),))
-    desk = Desk(journal.note, answers, "receiver", 60.0)
+    desk = desk_of(journal, bench.node, "receiver")
     desk.ask(request)
     bench.schedule()
     assert bench.states() == {"offered": 1}
@@ -327,7 +330,7 @@ def test_a_receiver_that_never_speaks_again(tmp_path: Path, fresh_database_url: 
         facts = AssociationFacts("0" * 16, "MODALITY", "NODE", "127.0.0.1", 1)
         journal = Incoming(bench.incoming_dir, "receiver")
         request = CommitmentRequest(facts, "a" * 16, "2.25.9", (Reference(CT, new_uid()),))
-        Desk(journal.note, Answers(bench.node.settings.answers_dir), "receiver", 0).ask(request)
+        desk_of(journal, bench.node, "receiver", 0).ask(request)
         bench.schedule()
         assert bench.states() == {"offered": 1}
         bench.ask("UPDATE commitment SET asked_at = asked_at - interval '76 seconds' RETURNING id")
@@ -531,7 +534,7 @@ def test_any_mixture_is_reported_reference_by_reference(
     request = CommitmentRequest(
         facts, os.urandom(8).hex(), transaction, tuple(Reference(sop_class, uid) for uid, sop_class in drawn)
     )
-    desk = Desk(journal.note, Answers(bench.node.settings.answers_dir), "receiver-2", 60.0)
+    desk = desk_of(journal, bench.node, "receiver-2")
     desk.ask(request)
     bench.index()
     bench.commitments.step()

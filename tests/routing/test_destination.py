@@ -39,10 +39,10 @@ def test_everything_about_a_destination() -> None:
     assert full.hours == Hours((parse_window("mon-fri 19:00-06:00"), parse_window("sat,sun 00:00-24:00")))
     assert (full.max_associations, full.commitment, full.tls) == (3, True, DestinationTls())
     assert read("type: sender, objects: [sr], commitment: true").objects == ("sr",)
-    web = read("type: stow, url: 'https://archive/dicom-web', user_env: ARCHIVE_USER, password_env: ARCHIVE_PASSWORD")
-    assert (web.url, web.user_env, web.password_env) == (
+    web = read("type: stow, url: 'https://archive/dicom-web', user: node, password_env: ARCHIVE_PASSWORD")
+    assert (web.url, web.user, web.password_env) == (
         "https://archive/dicom-web",
-        "ARCHIVE_USER",
+        "node",
         "ARCHIVE_PASSWORD",
     )
     assert read("type: folder, path: /srv/out").path == "/srv/out"
@@ -58,9 +58,13 @@ def test_everything_about_a_destination() -> None:
         ("type: stow", "'url' is missing"),
         ("type: stow, url: 'archive/dicom-web'", "a URL as https://"),
         ("type: stow, url: 'ftp://archive/'", "a URL as https://"),
-        ("type: stow, url: 'https://me:secret@archive/'", "environment variables"),
-        ("type: stow, url: 'https://a/', user_env: A", "user_env needs password_env"),
-        ("type: stow, url: 'https://a/', user_env: 'a b', password_env: B", "environment variable"),
+        ("type: stow, url: 'https://me:secret@archive/'", "no user or password in the URL"),
+        ("type: stow, url: 'https://a/', user: me", "give user with password_env or password_file"),
+        ("type: stow, url: 'https://a/', password_env: B", "give user with password_env or password_file"),
+        ("type: stow, url: 'https://a/', token_env: A, token_file: /b", "or token_env, or token_file"),
+        ("type: stow, url: 'https://a/', user: me, password_env: 'a b'", "environment variable"),
+        ("type: stow, url: 'https://a/', user: 'm:e', password_env: A", "without a colon"),
+        ("type: stow, url: 'http://a/', token_file: /a", "token_file would go over the network in the clear"),
         ("type: folder, path: /a, objects: [srr]", "no such kind of object; did you mean 'sr"),
         ("type: folder, path: /a, objects: []", "the list is empty"),
         ("type: folder, path: /a, objects: [seg_labelmap, sr]", "beside seg"),

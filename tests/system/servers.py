@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,23 +95,36 @@ def _amqp_answers(port: int) -> bool:
 class Orthanc:
     """Debian's Orthanc as a PACS: DICOM port, and REST to look inside."""
 
-    def __init__(self, dicom_port: int, http_port: int) -> None:
-        self.port, self._http_port = dicom_port, http_port
+    def __init__(self, dicom_port: int, http_port: int, user: str = "") -> None:
+        self.port, self.http_port = dicom_port, http_port
+        self._headers = {"Authorization": "Basic " + b64encode(user.encode()).decode()} if user else {}
 
     def rest(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=5) as response:
-            return json.loads(response.read())
+        return json.loads(self.raw(path))
+
+    def raw(self, path: str) -> bytes:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", headers=self._headers)
+        with urllib.request.urlopen(request, timeout=5) as response:
+            content: bytes = response.read()
+        return content
 
     def post(self, path: str, body: bytes) -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self._http_port}{path}", body)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", body, self._headers)
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.loads(response.read())
+
+    def knows(self, name: str, ae_title: str, port: int) -> None:
+        """Tell it of a DICOM peer on this machine."""
+        body = json.dumps([ae_title, "127.0.0.1", port]).encode()
+        url = f"http://127.0.0.1:{self.http_port}/modalities/{name}"
+        with urllib.request.urlopen(urllib.request.Request(url, body, self._headers, method="PUT"), timeout=5):
+            pass
 
     def modalities(self, study_instance_uid: str) -> list[str]:
         """Modality of every instance of a study, sorted."""
         query = json.dumps({"Level": "Instance", "Query": {"StudyInstanceUID": study_instance_uid}, "Expand": True})
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._http_port}/tools/find", query.encode(), {"Content-Type": "application/json"}
+            f"http://127.0.0.1:{self.http_port}/tools/find", query.encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=10) as response:
             instances = json.loads(response.read())
@@ -118,8 +132,8 @@ class Orthanc:
 
 
 @contextmanager
-def debian_orthanc(folder: Path, **options: Any) -> Iterator[Orthanc]:
-    """Orthanc with an empty store. options : more of its configuration."""
+def debian_orthanc(folder: Path, user: str = "", **options: Any) -> Iterator[Orthanc]:
+    """Orthanc with an empty store. user : name:password for our own look inside; options : more configuration."""
     dicom_port, http_port = free_port(), free_port()
     configuration = {
         "Name": "test", "StorageDirectory": str(folder / "orthanc"), "IndexDirectory": str(folder / "orthanc"),
@@ -130,7 +144,7 @@ def debian_orthanc(folder: Path, **options: Any) -> Iterator[Orthanc]:
     file.write_text(json.dumps(configuration))
     with (folder / "orthanc.log").open("wb") as log:
         process = subprocess.Popen([need("Orthanc"), str(file)], stdout=log, stderr=subprocess.STDOUT)
-    orthanc = Orthanc(dicom_port, http_port)
+    orthanc = Orthanc(dicom_port, http_port, user)
 
     def answers() -> bool:
         try:

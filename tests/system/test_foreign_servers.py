@@ -1,4 +1,4 @@
-"""The same node on Debian's PostgreSQL and RabbitMQ, with Orthanc as the PACS."""
+"""The same node on Debian's PostgreSQL and RabbitMQ, with Orthanc as the PACS that commits what it was sent."""
 
 import subprocess
 from pathlib import Path
@@ -22,7 +22,8 @@ def test_postgresql_rabbitmq_and_orthanc(phantom_case: Path, tmp_path: Path, pac
         try:
             node.import_rules()
             rules = (tmp_path / "rules.yaml").read_text().replace(str(pacs.port), str(orthanc.port))
-            (tmp_path / "rules.yaml").write_text(rules.replace("ae_title: PACS", "ae_title: ORTHANC"))
+            (tmp_path / "rules.yaml").write_text(rules.replace("ae_title: PACS", "ae_title: ORTHANC, commitment: true"))
+            orthanc.knows("node", "LIVERNODE", node.port)
             assert node.command("rules", "import", str(tmp_path / "rules.yaml")).returncode == 0
             study, series = clone(phantom_case, tmp_path / "study", "orthanc")
             files = [str(file) for file in all_files(series)]
@@ -31,6 +32,11 @@ def test_postgresql_rabbitmq_and_orthanc(phantom_case: Path, tmp_path: Path, pac
                 check=True, timeout=60,
             )  # fmt: skip
             wait_until(lambda: orthanc.modalities(study) == ["SEG", "SR"], 90, f"SR and SEG at Orthanc; {node.log}")
+            wait_until(lambda: "[pacs: committed]" in node.command("studies").stdout, 60, f"commitment; {node.log}")
+            story = node.command("why", study).stdout
+            assert "objects (by ORTHANC on a new association)" in story
+            assert story.count("to pacs: committed ") == 2
+            assert story.index("pacs took") < story.index("pacs has committed")
             assert not node.processes("valkey")
             node.kill("work gpu")  # the broker gives nothing back: the database's lease does
             other, other_series = clone(phantom_case, tmp_path / "other", "after the kill")
