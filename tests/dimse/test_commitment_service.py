@@ -331,7 +331,7 @@ def test_nobody_there() -> None:
         pass
     (result,) = reported(port, answers(1))
     assert (result.is_taken, result.status) == (False, None)
-    assert "does not answer" in result.reason
+    assert "cannot be reached" in result.reason
 
 
 def test_a_peer_that_is_no_modality() -> None:
