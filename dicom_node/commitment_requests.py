@@ -59,20 +59,23 @@ def want(connection: Connection, delivery_id: int, destination: Destination) -> 
 
 def archives(configuration: Configuration) -> list[Sender]:
     """The destinations that are asked, as peers that may associate to report."""
-    return [
-        Sender(destination.ae_title, (destination.host,), is_archive=True)
-        for destination in configuration.destinations.values()
-        if destination.commitment and destination.ae_title
-    ]
+    asked = [destination for destination in configuration.destinations.values() if destination.commitment]
+    own = {(destination.ae_title, destination.host) for destination in asked}
+    own |= {(ae_title, host) for host, _, ae_title in (destination.commitment_address for destination in asked)}
+    return [Sender(ae_title, (host,), is_archive=True) for ae_title, host in sorted(own) if ae_title and host]
 
 
 # ------------------------------------------------------------------ the worker's part
 
 
 def reporters_of(configuration: Configuration, archive: Destination) -> list[Reporter]:
-    """Who may report for an archive: its own address, and where the list of senders knows its AE title."""
-    hosts = {sender.ae_title: sender.hosts for sender in configuration.senders}
-    return [Reporter(archive.ae_title, [archive.host, *hosts.get(archive.ae_title, ())])]
+    """Who may report for an archive: its own AE titles and addresses, and where the list of senders knows them."""
+    host, _, ae_title = archive.commitment_address
+    found = []
+    for name in dict.fromkeys((archive.ae_title, ae_title)):
+        known = [other for sender in configuration.senders if sender.ae_title == name for other in sender.hosts]
+        found.append(Reporter(name, [*dict.fromkeys((archive.host, host, *known))]))
+    return found
 
 
 def ask_archive(node: Node, route: str) -> None:
@@ -144,12 +147,13 @@ def _ask(node: Node, archive: Destination, reporters: Sequence[Reporter], reques
     except (ConfigurationError, OSError) as error:
         note(Asked(Uptake.NOT_ASKED, None, str(error)))
         return away[0]
+    host, port, ae_title = archive.commitment_address
     ask(
         request.transaction_uid,
         [*map(Reference, request.sop_class_uids, request.sop_instance_uids)],
-        archive.host,
-        archive.port,
-        archive.ae_title,
+        host,
+        port,
+        ae_title,
         node.settings.ae_title,
         on_asked=note,
         on_report=take,

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         "later the answer goes on a new one",
     )
     archive_wait_s: float = Field(
-        10.0,
+        5.0,
         description="how long an association on which an archive was asked for storage commitment stays open for its "
         "report; later the archive opens one of its own",
     )

@@ -53,6 +53,15 @@ class DestinationTls:
 
 
 @dataclass(frozen=True)
+class CommitmentScp:
+    """Who is asked for Storage Commitment, where that is another application than the one that stores."""
+
+    host: str | None = None  # None: the destination's own
+    port: int | None = None
+    ae_title: str | None = None
+
+
+@dataclass(frozen=True)
 class Destination:
     """Where results go. A key that its type does not have keeps its default."""
 
@@ -70,6 +79,7 @@ class Destination:
     hours: Hours | None = None  # None: always
     max_associations: int = 1  # at one time, over all workers
     commitment: bool = False  # ask whether what it took is safe (Storage Commitment)
+    commitment_scp: CommitmentScp = CommitmentScp()
     url: str = ""  # of the DICOMweb service; "/studies" follows
     user: str | None = None  # HTTP Basic, with one of the next two
     password_env: str | None = None  # name of an environment variable
@@ -77,6 +87,12 @@ class Destination:
     token_env: str | None = None  # or a bearer token
     token_file: str | None = None
     path: str = ""  # folder
+
+    @property
+    def commitment_address(self) -> tuple[str, int, str]:
+        """Host, port and AE title of the one that is asked for Storage Commitment."""
+        scp = self.commitment_scp
+        return scp.host or self.host, scp.port or self.port, scp.ae_title or self.ae_title
 
     @property
     def package(self) -> Package:
@@ -131,8 +147,12 @@ def read_destination(reader: NodeReader, name: str, node: yaml.Node) -> Destinat
         found["objects"] = tuple(kind for kind in KINDS if kind in objects)
         if "seg_labelmap" in objects and "seg" not in objects:
             reader.problem(values["objects"], f"{what}: objects: seg_labelmap goes beside seg, never instead of it")
-    for key, default in (("omit_empty_frames", True), ("fall_backs", True), ("commitment", False)):
-        found[key] = reader.flag(values, what, key, default)
+    if isinstance(values.get("commitment"), yaml.MappingNode):
+        found["commitment"], found["commitment_scp"] = True, _commitment_scp(reader, values.pop("commitment"), what)
+    else:
+        found["commitment"] = reader.flag(values, what, "commitment", False)
+    for key in ("omit_empty_frames", "fall_backs"):
+        found[key] = reader.flag(values, what, key, True)
     return Destination(name, kind, tls=_tls(reader, values.get("tls"), f"{what}: tls"), **found)  # type: ignore[arg-type]
 
 
@@ -150,6 +170,15 @@ def _tls(reader: NodeReader, node: yaml.Node | None, what: str) -> DestinationTl
     if ("certificate" in values) != ("key" in values):
         reader.problem(node, f"{what}: a certificate needs its key, and a key its certificate")
     return DestinationTls(**found)
+
+
+def _commitment_scp(reader: NodeReader, node: yaml.Node, destination: str) -> CommitmentScp:
+    what = f"{destination}: commitment"
+    values = reader.mapping(node, what, {"host", "port", "ae_title"}, set())
+    checks = {"host": single_host_problem, "ae_title": ae_title_problem}
+    found = {key: reader.text(values, node, what, key, check) for key, check in checks.items() if key in values}
+    port = reader.value(values, node, what, "port", port_problem) if "port" in values else None
+    return CommitmentScp(port=port, **found)
 
 
 def _hours(reader: NodeReader, node: yaml.Node | None, what: str) -> Hours | None:

@@ -440,6 +440,20 @@ def test_without_the_key_nobody_is_asked(bench: Bench) -> None:
     assert "the rules do not ask for its commitment any more" in bench.told()[-1]
 
 
+def test_another_application_commits_what_the_first_one_stored(bench: Bench) -> None:
+    storing, committing = Archive(), Archive("KEEPER")
+    with storing.running() as port, committing.running() as other_port, bench.receiving() as own_port:
+        bench.rules(port, keys=f"commitment: {{port: {other_port}, ae_title: KEEPER}}")
+        assert [sender.ae_title for sender in archives(bench.node.configuration())] == ["ARCHIVE", "KEEPER"]
+        uids = bench.results(1)
+        bench.deliver()
+        bench.ask()
+        assert (storing.stored, storing.asked, committing.stored) == (uids, [], [])
+        assert committing.report(own_port, *committing.asked) == [0]
+        bench.schedule()
+    assert bench.states() == ["committed"]
+
+
 def test_what_arrives_together_is_asked_about_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commitment_requests, "SETTLE_S", 3600.0)
     archive = Archive()

@@ -39,6 +39,9 @@ def test_everything_about_a_destination() -> None:
     assert full.hours == Hours((parse_window("mon-fri 19:00-06:00"), parse_window("sat,sun 00:00-24:00")))
     assert (full.max_associations, full.commitment, full.tls) == (3, True, DestinationTls())
     assert read("type: sender, objects: [sr], commitment: true").objects == ("sr",)
+    other = "type: dimse, host: pacs, port: 104, ae_title: PACS, commitment: {port: 105, ae_title: PACS_COMMIT}"
+    assert (read(other).commitment, read(other).commitment_address) == (True, ("pacs", 105, "PACS_COMMIT"))
+    assert full.commitment_address == (full.host, full.port, full.ae_title)
     web = read("type: stow, url: 'https://archive/dicom-web', user: node, password_env: ARCHIVE_PASSWORD")
     assert (web.url, web.user, web.password_env) == (
         "https://archive/dicom-web",
@@ -52,6 +55,9 @@ def test_everything_about_a_destination() -> None:
     ("entry", "told"),
     [
         ("type: folder", "'path' is missing"),
+        ("type: dimse, host: h, port: 1, ae_title: A, commitment: {prot: 2}", "unknown key 'prot'"),
+        ("type: dimse, host: h, port: 1, ae_title: A, commitment: maybe", "true or false is needed"),
+        ("type: folder, path: /a, commitment: true", "unknown key 'commitment'"),
         ("type: folder, path: out", "the full path"),
         ("type: folder, path: /a, port: 104", "unknown key 'port'"),
         ("type: sender, host: h", "unknown key 'host'"),
