@@ -324,6 +324,19 @@ def rerun(
 
 
 @app.command()
+def conformance(
+    form: Annotated[str, typer.Option("--format", help="markdown, or json: the data behind it.")] = "markdown",
+) -> None:
+    """Print the DICOM conformance statement of this version, made from the tables that the code works by."""
+    from dicom_node.conformance import as_markdown, statement
+
+    if form not in ("markdown", "json"):
+        raise NodeError(f"--format {form!r}: markdown or json is needed")
+    data = statement()
+    print(as_markdown(data) if form == "markdown" else json.dumps(data, indent=1), end="")
+
+
+@app.command()
 def doctor(data_dir: DataDir = None) -> None:
     """Test this installation: database, broker, disk, device, destinations, models, one phantom end to end."""
     from dicom_node.doctor import examine
