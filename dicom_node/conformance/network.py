@@ -27,7 +27,7 @@ from dicom_node.dimse.contexts import (
 from dicom_node.dimse.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.dimse.scu import ANNOUNCED_PDU_BYTES
 from dicom_node.dimse.status import ACTION_STATUSES, STORE_STATUSES, describe, is_stored, is_transient
-from dicom_node.encoding.package import BUILT, SOP_CLASSES
+from dicom_node.encoding.package import SOP_CLASSES
 
 #: Statuses of a remote Storage SCP of which the statement says what this node does then (PS3.4 Table B.2-1).
 _REMOTE_STATUSES = (0x0000, 0xB000, 0xB006, 0xB007, 0xA700, 0xA900, 0xC000, 0x0110, 0x0117, 0x0122, 0x0124, 0x0213)
@@ -108,7 +108,7 @@ def _acceptor() -> dict[str, Any]:
 
 def _requested(sample: Sample) -> list[dict[str, Any]]:
     """What is proposed on associations that this node opens, made by the functions that propose."""
-    pairs = {(SOP_CLASSES[item.kind], item.transfer_syntax_uid): item.kind for item in sample if item.kind in BUILT}
+    pairs = {(SOP_CLASSES[item.kind], item.transfer_syntax_uid): item.kind for item in sample}
     storage = [context for group in proposed_contexts(list(pairs)) for context in group] if "dimse" in SENDERS else []
     reporting, role = commitment_report_context()
     proposals = [

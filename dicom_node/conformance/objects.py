@@ -10,7 +10,7 @@ from pydicom.dataelem import DataElement
 from dicom_node.conformance.markdown import heading, paragraph, table
 from dicom_node.conformance.sample import Sample
 from dicom_node.encoding.header import IDENTITY_KEYWORDS
-from dicom_node.encoding.package import BUILT, KINDS, SOP_CLASSES
+from dicom_node.encoding.package import KINDS, SOP_CLASSES
 
 #: A value of these that is the same in every sample is a fixed one.
 _FIXED_VRS = frozenset({"CS", "DS", "IS", "LO", "SH", "UI", "US"})
@@ -19,7 +19,7 @@ _COPIED = frozenset({"SpecificCharacterSet", *IDENTITY_KEYWORDS})
 
 def data(sample: Sample) -> dict[str, Any]:
     """Per kind: attributes of the Dataset, and the content items of its tree where it has one."""
-    return {"iods": [_iod(kind, [item.dataset for item in sample if item.kind == kind]) for kind in BUILT]}
+    return {"iods": [_iod(kind, [item.dataset for item in sample if item.kind == kind]) for kind in KINDS]}
 
 
 def _iod(kind: str, datasets: Sequence[Dataset]) -> dict[str, Any]:

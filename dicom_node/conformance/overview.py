@@ -7,7 +7,7 @@ from typing import Any
 from dicom_node.conformance.markdown import heading, paragraph, table
 from dicom_node.conformance.sample import Sample
 from dicom_node.delivery import SENDERS
-from dicom_node.encoding.package import BUILT, FALL_BACKS, KINDS, SOP_CLASSES
+from dicom_node.encoding.package import FALL_BACKS, KINDS, SOP_CLASSES
 from dicom_node.encoding.provenance import MANUFACTURER, MODEL_NAME
 from pipelines.catalogue import PIPELINES
 
@@ -35,9 +35,9 @@ def data(_sample: Sample) -> dict[str, Any]:
                 "kind": kind,
                 "description": KINDS[kind],
                 "sop_class_uid": SOP_CLASSES[kind],
-                "instead": [other for other in FALL_BACKS.get(kind, ()) if other in BUILT],
+                "instead": list(FALL_BACKS.get(kind, ())),
             }
-            for kind in BUILT
+            for kind in KINDS
         ],
         "pipelines": [
             {

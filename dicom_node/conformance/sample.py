@@ -13,12 +13,12 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, UltrasoundMultiFrameImageStorage
 
-from dicom_node.encoding.package import BUILT, SOP_CLASSES, Package
+from dicom_node.encoding.package import KINDS, SOP_CLASSES, Package
 from dicom_node.encoding.provenance import BundleUsed, Predecessor, Provenance
 from dicom_node.encoding.results import EncodedObject, encode_refusal, encode_results
-from pipelines.findings import Evaluation, Finding, Findings, ImageStatement, Measurement, PlanarFinding, Region
+from pipelines.findings import Evaluation, Finding, Findings, ImageStatement, Map, Measurement, PlanarFinding, Region
 
-_SLICES = 6
+_SIZES = (32, 40)  # rows and columns of the two
 _SPACING = (5.0, 2.0, 2.0)  # slice, row, column, mm
 
 
@@ -36,10 +36,10 @@ Sample = Sequence[SampleObject]
 
 def sample_objects() -> tuple[SampleObject, ...]:
     """Every kind of object that this version builds, of each source that it can be built for."""
-    package = Package(BUILT, fall_backs=False)
+    package = Package(tuple(KINDS), fall_backs=False)
     one, other = (
-        {role: [_ct(study, role, index, size) for index in range(_SLICES)] for role in ("arterial", "portal_venous")}
-        for study, size in (("2.25.101", 32), ("2.25.103", 40))
+        {role: [_ct(study, role, at, size) for at in range(_slices(size))] for role in ("arterial", "portal_venous")}
+        for study, size in zip(("2.25.101", "2.25.103"), _SIZES, strict=True)
     )
     for image in other["portal_venous"]:
         image.LossyImageCompression, image.LossyImageCompressionRatio = "01", 8
@@ -52,6 +52,10 @@ def sample_objects() -> tuple[SampleObject, ...]:
         *encode_refusal("No arterial phase", one, _provenance(one["portal_venous"], 0), package=package),
     )
     return tuple(_read(item) for item in encoded)
+
+
+def _slices(size: int) -> int:
+    return 6 if size == _SIZES[0] else 7
 
 
 def _read(item: EncodedObject) -> SampleObject:
@@ -78,8 +82,9 @@ def _provenance(images: Sequence[Dataset], slot: int) -> Provenance:
 
 def _volumetric(size: int, second: tuple[int, int]) -> Findings:
     """A liver with two lesions, on `size` rows and columns; `second` : row and column of the second one."""
-    z, y, x = np.indices((_SLICES, size, size))
-    liver = ((y - 16) ** 2 + (x - 16) ** 2 <= 144) & (z >= (1 if size > 32 else 0))
+    z, y, x = np.indices((_slices(size), size, size))
+    liver = ((y - 16) ** 2 + (x - 16) ** 2 <= 144) & (z >= 0)
+    stiffness = np.where(liver, 2.0 + 0.01 * size, np.nan).astype(np.float32)
     voxel_mm3 = float(np.prod(_SPACING))
     found = []
     for number, (centre, percent, kind) in enumerate((((12, 12), 87.0, "HCC"), (second, 4.0, "CYST")), 1):
@@ -97,6 +102,7 @@ def _volumetric(size: int, second: tuple[int, int]) -> Findings:
         tuple(found),
         (Region("Liver", "liver", liver),),
         (Measurement("volume", float(liver.sum()) * voxel_mm3 / 1000, "mL"),),
+        maps=(Map("Shear stiffness", "elasticity", "kPa", stiffness),),
         headline="2 lesions: 1 malignant, 1 benign",
         warnings=("the arterial phase is early",),
     )

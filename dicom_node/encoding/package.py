@@ -36,9 +36,6 @@ SOP_CLASSES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-#: Kinds that this version builds; a kind joins when its encoder does. The conformance statement claims no other.
-BUILT: tuple[str, ...] = ("seg", "kos", "sr", "sr_comprehensive", "sr_enhanced", "sr_text")
-
 #: kind -> what is sent instead, in this order, when a destination refuses its SOP Class.
 FALL_BACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
