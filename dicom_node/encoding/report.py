@@ -159,8 +159,9 @@ def add_document_attributes(dataset: Dataset, listed: Sequence[Dataset], provena
     dataset.CurrentRequestedProcedureEvidenceSequence = [
         item for item in listed if item.StudyInstanceUID == provenance.study_instance_uid
     ]
-    if provenance.predecessor is not None:
-        dataset.PredecessorDocumentsSequence = references([provenance.predecessor])
+    predecessor = provenance.predecessor_for(str(dataset.SOPClassUID))
+    if predecessor is not None:
+        dataset.PredecessorDocumentsSequence = references([predecessor])
 
 
 def _tree(
