@@ -21,7 +21,9 @@ import storage.jobs
 import storage.results
 from dicom_node.analysis import Answer, analyse
 from dicom_node.delivery import Outcome, pause_s, send
+from dicom_node.encoding.concepts import UnknownConcept
 from dicom_node.encoding.provenance import Predecessor, Provenance
+from dicom_node.encoding.sources import InvalidResult
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import until_database_answers
@@ -51,6 +53,11 @@ def run_job(node: Node, job_id: int) -> None:
     with kept(renew, settings.job_lease_s, settings.job_timeout_s):
         try:
             answer = _work(node, job)
+        except (InvalidResult, UnknownConcept) as error:
+            log.error("answer withheld", job=job.id, reason=str(error))
+            withheld = str(error)
+            until_database_answers(lambda: _withhold(node, job, withheld))
+            return
         except Exception as error:
             log.exception("job broke", job=job.id)
             reason = f"{type(error).__name__}: {error}"
@@ -136,6 +143,14 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
         results=len(results),
         seconds=answer.result["seconds"],
     )
+
+
+def _withhold(node: Node, job: Job, reason: str) -> None:
+    """Park at once a job whose answer is not what it should be: another attempt would give the same bytes."""
+    reason = f"answer withheld: {reason}"
+    with node.pool.connection() as connection:
+        if storage.jobs.finish(connection, job.id, node.owner, "failed", reason, None):
+            storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: {reason}", {"job": job.id})
 
 
 def _give_back(node: Node, job: Job, reason: str) -> None:
