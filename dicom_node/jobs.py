@@ -16,8 +16,10 @@ import storage.jobs
 import storage.results
 from dicom_node.addressing import order, packages_for, place_of
 from dicom_node.analysis import Answer, analyse
+from dicom_node.encoding.concepts import UnknownConcept
 from dicom_node.encoding.package import Package
 from dicom_node.encoding.provenance import Provenance
+from dicom_node.encoding.sources import InvalidResult
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import until_database_answers
@@ -52,6 +54,10 @@ def run_job(node: Node, job_id: int) -> None:
         except NothingNew as nothing:
             text = str(nothing)
             until_database_answers(lambda: _end(node, job, "superseded", text))
+            return
+        except (InvalidResult, UnknownConcept) as error:  # another attempt would give the same bytes
+            withheld = f"answer withheld: {error}"
+            until_database_answers(lambda: _end(node, job, "failed", withheld))
             return
         except Exception as error:
             log.exception("job broke", job=job.id)
