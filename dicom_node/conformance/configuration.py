@@ -26,6 +26,8 @@ _SETTINGS = (
     "durable_ack",
     "disk_reserve_mb",
     "commitment_wait_s",
+    "archive_wait_s",
+    "archive_timeout_s",
     "late_images",
     "delivery_attempts",
     "delivery_backoff_max_s",

@@ -8,7 +8,8 @@ from pydicom.uid import UID
 from dicom_node.commitment import FAILURE_REASONS
 from dicom_node.conformance.markdown import heading, hexadecimal, paragraph, table
 from dicom_node.conformance.sample import Sample
-from dicom_node.delivery import SENDERS
+from dicom_node.delivery import SENDERS, Fate
+from dicom_node.delivery.dimse import outcome_of
 from dicom_node.dimse.admission import REJECT_REASONS, REJECTED_WHEN, Reject
 from dicom_node.dimse.association import MAX_PDU_BYTES
 from dicom_node.dimse.contexts import (
@@ -19,18 +20,28 @@ from dicom_node.dimse.contexts import (
     TRANSFER_SYNTAXES,
     VERIFICATION,
     commitment_report_context,
-    proposed_contexts,
+    commitment_request_context,
     standard_storage_classes,
     supported_contexts,
     verification_context,
 )
-from dicom_node.dimse.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.dimse.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileHead
 from dicom_node.dimse.scu import ANNOUNCED_PDU_BYTES
-from dicom_node.dimse.status import ACTION_STATUSES, STORE_STATUSES, describe, is_stored, is_transient
-from dicom_node.encoding.package import SOP_CLASSES
+from dicom_node.dimse.status import ACTION_STATUSES, EVENT_STATUSES, STORE_STATUSES, describe
+from dicom_node.dimse.storing import StoreAnswer, store_contexts
+from dicom_node.routing.destination import Destination
 
 #: Statuses of a remote Storage SCP of which the statement says what this node does then (PS3.4 Table B.2-1).
-_REMOTE_STATUSES = (0x0000, 0xB000, 0xB006, 0xB007, 0xA700, 0xA900, 0xC000, 0x0110, 0x0117, 0x0122, 0x0124, 0x0213)
+_REMOTE_STATUSES = (
+    *(0x0000, 0xB000, 0xB006, 0xB007),
+    *(0xA700, 0xA900, 0xC000, 0x0110, 0x0111, 0x0117, 0x0122, 0x0124, 0x0213),
+)
+_FATES: Mapping[Fate, str] = {
+    Fate.DELIVERED: "delivered",
+    Fate.BUSY: "not delivered: sent again, with growing pauses",
+    Fate.NOT_TAKEN: "not taken here: remembered, and what may go instead is sent",
+    Fate.REFUSED: "not delivered: parked, and the reason is shown to the administrator",
+}
 
 
 def data(sample: Sample) -> dict[str, Any]:
@@ -62,6 +73,7 @@ def data(sample: Sample) -> dict[str, Any]:
             "store_scu": [_reaction(status) for status in _REMOTE_STATUSES],
             "commitment_action_scp": _statuses(ACTION_STATUSES),
             "commitment_failure_reasons": _statuses(FAILURE_REASONS),
+            "commitment_event_scu": _statuses(EVENT_STATUSES),
         },
     }
 
@@ -77,6 +89,8 @@ def _services() -> list[dict[str, Any]]:
         rows += [
             ("Verification", VERIFICATION, "SCU", True, "tests a destination on request (`dicom-node doctor`)"),
             ("Storage", "", "SCU", True, "sends results"),
+            ("Storage Commitment Push Model", STORAGE_COMMITMENT, "SCU", True, "asks whether results are safe"),
+            ("Storage Commitment Push Model", STORAGE_COMMITMENT, "SCU", False, "takes the answer later"),
         ]
     if "stow" in SENDERS:
         rows.append(("DICOMweb Studies Service, Store (STOW-RS)", "", "user agent", True, "sends results"))
@@ -108,25 +122,27 @@ def _acceptor() -> dict[str, Any]:
 
 def _requested(sample: Sample) -> list[dict[str, Any]]:
     """What is proposed on associations that this node opens, made by the functions that propose."""
-    pairs = {(SOP_CLASSES[item.kind], item.transfer_syntax_uid): item.kind for item in sample}
-    storage = [context for group in proposed_contexts(list(pairs)) for context in group] if "dimse" in SENDERS else []
+    heads = [FileHead(str(o.dataset.SOPClassUID), "", o.transfer_syntax_uid, 0) for o in sample]
+    named = standard_storage_classes()
     reporting, role = commitment_report_context()
-    proposals = [
-        *(("Storage", context, "SCU", "results") for context in storage),
-        ("Storage Commitment", reporting, "SCP" if role.scp_role else "SCU", "answers on an association of its own"),
-        *((("Verification", verification_context(), "SCU", "test of a destination"),) if "dimse" in SENDERS else ()),
-    ]
+    proposals = [("Storage Commitment", reporting, "SCP" if role.scp_role else "SCU", True, "answers, later")]
+    if "dimse" in SENDERS:
+        usual = Destination("", "dimse").transfer_syntaxes
+        proposals += [("Storage", context, "SCU", False, "results") for context in store_contexts(heads, usual)]
+        asking = commitment_request_context()
+        proposals.append(("Storage Commitment", asking, "SCU", False, "asks whether results are safe"))
+        proposals.append(("Verification", verification_context(), "SCU", False, "test of a destination"))
     return [
         {
             "service": service,
             "uid": str(context.abstract_syntax),
-            "name": UID(str(context.abstract_syntax)).name,
+            "name": named.get(str(context.abstract_syntax)) or UID(str(context.abstract_syntax)).name,
             "transfer_syntaxes": [str(syntax) for syntax in context.transfer_syntax],
             "role": role_name,
-            "role_selection": service == "Storage Commitment",
+            "role_selection": is_negotiated,
             "purpose": purpose,
         }
-        for service, context, role_name, purpose in proposals
+        for service, context, role_name, is_negotiated, purpose in proposals
     ]
 
 
@@ -135,12 +151,7 @@ def _statuses(table_: Mapping[int, str]) -> list[dict[str, Any]]:
 
 
 def _reaction(status: int) -> dict[str, Any]:
-    if is_stored(status):
-        does = "delivered"
-    elif is_transient(status):
-        does = "not delivered: tried again, with growing pauses"
-    else:
-        does = "not delivered: the reason is shown to the administrator"
+    does = _FATES[outcome_of(StoreAnswer(status, "")).fate]
     return {"status": status, "meaning": describe(status), "does": does}
 
 
@@ -198,8 +209,10 @@ def _acceptor_lines(acceptor: Mapping[str, Any]) -> Iterator[str]:
 def _requestor_lines(requestor: Mapping[str, Any]) -> Iterator[str]:
     yield from heading(2, "Presentation contexts proposed")
     yield from paragraph(
-        "Only what is about to be sent is proposed, each SOP Class and Transfer Syntax in a context of its own, so "
-        "that a peer cannot accept a syntax which the object does not have."
+        "Only what is about to be sent is proposed, each SOP Class and Transfer Syntax in a context of its own. The "
+        "syntaxes of results and their order can be set for each destination; an object goes in the first one that is "
+        "accepted, Implicit VR written from Explicit without loss. A SOP Class that is not accepted is remembered, and "
+        "the objects that may stand for it are sent (see Objects created)."
     )
     rows = [
         (item["name"], item["uid"], item["transfer_syntaxes"], item["role"], item["role_selection"], item["purpose"])
@@ -249,5 +262,7 @@ def _status_lines(statuses: Mapping[str, Any]) -> Iterator[str]:
     yield from table(("Status", "Meaning", "What this node does"), reactions)
     yield from heading(3, "N-ACTION of Storage Commitment, as SCP")
     yield from table(("Status", "When"), rows("commitment_action_scp"))
+    yield from heading(3, "N-EVENT-REPORT of Storage Commitment, as SCU")
+    yield from table(("Status", "When"), rows("commitment_event_scu"))
     yield from heading(3, "Failure Reason (0008,1197) of Storage Commitment, as SCP")
     yield from table(("Failure Reason", "When"), rows("commitment_failure_reasons"))

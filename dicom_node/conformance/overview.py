@@ -6,12 +6,12 @@ from typing import Any
 
 from dicom_node.conformance.markdown import heading, paragraph, table
 from dicom_node.conformance.sample import Sample
-from dicom_node.delivery import SENDERS
 from dicom_node.encoding.package import FALL_BACKS, KINDS, SOP_CLASSES
 from dicom_node.encoding.provenance import MANUFACTURER, MODEL_NAME
+from dicom_node.routing.destination import KEYS
 from pipelines.catalogue import PIPELINES
 
-#: destination type -> what it is, for those that SENDERS has
+#: destination type -> what it is, for those that a rules file may name
 DESTINATIONS: Mapping[str, str] = {
     "dimse": "C-STORE to an application entity",
     "sender": "C-STORE back to the application entity that sent the study",
@@ -29,7 +29,7 @@ def data(_sample: Sample) -> dict[str, Any]:
             "version": _version(),
             "use": "research; not a medical device",
         },
-        "destinations": [{"type": kind, "meaning": DESTINATIONS.get(kind, kind)} for kind in SENDERS],
+        "destinations": [{"type": kind, "meaning": DESTINATIONS.get(kind, kind)} for kind in KEYS],
         "objects": [
             {
                 "kind": kind,

@@ -78,6 +78,20 @@ ACTION_STATUSES: Mapping[int, str] = MappingProxyType(
     }
 )
 
+#: Every status that our SCU of Storage Commitment answers N-EVENT-REPORT with (PS3.7 section 10.1.1.1.8), and when.
+EVENT_STATUSES: Mapping[int, str] = MappingProxyType(
+    {
+        SUCCESS: "the report is kept",
+        PROCESSING_FAILURE: "an error inside this node, or the report cannot be kept now",
+        NO_SUCH_SOP_INSTANCE: "Affected SOP Instance UID is not the well-known one (PS3.4 section J.3.5)",
+        NO_SUCH_EVENT_TYPE: "Event Type ID is neither 1 nor 2",
+        INVALID_ARGUMENT_VALUE: "not a transaction that this archive was asked, or it cannot be read",
+        NO_SUCH_SOP_CLASS: "Affected SOP Class UID is not Storage Commitment Push Model",
+        CLASS_INSTANCE_CONFLICT: "the well-known SOP Instance was named under another SOP Class",
+        RESOURCE_LIMITATION: "the report cannot be kept",
+    }
+)
+
 
 class RefusedError(Exception):
     """The object is answered with this failure status; `comment` becomes Error Comment (0000,0902)."""

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,25 @@ from pynetdicom.presentation import build_context, build_role
 from dicom_node.audit import events
 from dicom_node.conformance import as_markdown, statement
 from dicom_node.conformance.sample import Sample, sample_objects
+from dicom_node.delivery import Fate, send
 from dicom_node.dimse import admission
 from dicom_node.dimse.admission import Reject
 from dicom_node.dimse.commitment import report
+from dicom_node.dimse.commitment_scu import ask
 from dicom_node.dimse.contexts import supported_contexts
 from dicom_node.dimse.requests import CommitmentAnswer, InMemory, Reference
 from dicom_node.dimse.scp import running_scp
-from dicom_node.dimse.scu import echo, send_files
+from dicom_node.dimse.scu import echo
 from dicom_node.dimse.status import status_of
 from dicom_node.encoding.concepts import CONCEPTS
 from dicom_node.encoding.package import KINDS
+from dicom_node.routing.destination import Destination
 from pipelines.findings import Map
+from storage.records import Delivery
 
 ROOT = Path(__file__).parents[2]
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 #: neither storage nor a service of ours: query and retrieve, worklist, printing, MPPS, protocols, inventories, nonsense
 FOREIGN = (
     "1.2.840.10008.5.1.4.1.2.1.1",
@@ -160,10 +166,11 @@ def pacs(sample: Sample) -> Iterator[tuple[int, list[Any]]]:
     for uid in {item.dataset.SOPClassUID for item in sample}:
         ae.add_supported_context(uid)
     ae.add_supported_context("1.2.840.10008.1.1")
-    ae.add_supported_context(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
+    ae.add_supported_context(STORAGE_COMMITMENT, scu_role=True, scp_role=True)
     handlers = [
         (evt.EVT_REQUESTED, lambda event: requests.append(event.assoc.requestor)),
         (evt.EVT_C_STORE, lambda _event: 0x0000),
+        (evt.EVT_N_ACTION, lambda _event: (0x0000, None)),
         (evt.EVT_N_EVENT_REPORT, lambda _event: (0x0000, None)),
     ]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
@@ -173,36 +180,52 @@ def pacs(sample: Sample) -> Iterator[tuple[int, list[Any]]]:
         server.shutdown()
 
 
-def proposals(requestor: Any) -> set[tuple[str, tuple[str, ...]]]:
-    return {
+def proposals(requestor: Any) -> list[tuple[str, tuple[str, ...]]]:
+    return sorted(
         (str(context.abstract_syntax), tuple(map(str, context.transfer_syntax)))
         for context in requestor.primitive.presentation_context_definition_list
-    }
+    )
+
+
+def saved(dataset: Dataset) -> bytes:
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
 
 
 def test_what_is_proposed_is_what_is_claimed(
     pacs: Any, claimed: dict[str, Any], sample: Sample, tmp_path: Path
 ) -> None:
     port, requests = pacs
-    files = []
+    deliveries, outcomes = [], []
     for number, item in enumerate(sample):
-        files.append(tmp_path / f"{number}.dcm")
-        item.dataset.save_as(files[-1])
-    by_service: dict[str, set[Any]] = {}
+        (tmp_path / f"{number}.dcm").write_bytes(saved(item.dataset))
+        uids = str(item.dataset.SOPInstanceUID), str(item.dataset.SOPClassUID), item.transfer_syntax_uid
+        deliveries.append(Delivery(number, 1, 1, f"2.25.{number}", "pacs", "sending", 1, NOW, None, "", None, *uids,
+                                   path=f"{number}.dcm"))  # fmt: skip
+    by_service: dict[str, list[Any]] = {}
     for item in claimed["requestor"]["contexts"]:
-        by_service.setdefault(item["service"], set()).add((item["uid"], tuple(item["transfer_syntaxes"])))
-
-    assert all(result.is_stored for result in send_files(files, "127.0.0.1", port, "PACS", "NODE"))
-    assert proposals(requests[-1]) == by_service["Storage"]
+        by_service.setdefault(item["service"], []).append((item["uid"], tuple(item["transfer_syntaxes"])))
+    destination = Destination("pacs", "dimse", host="127.0.0.1", port=port, ae_title="PACS")
+    send(destination, deliveries, read_path=lambda path: tmp_path / path, calling_ae_title="NODE",
+         report=lambda _delivery, outcome: outcomes.append(outcome))  # fmt: skip
+    assert {outcome.fate for outcome in outcomes} == {Fate.DELIVERED}
+    assert proposals(requests[-1]) == sorted(by_service["Storage"])
     assert {uid for uid, _ in by_service["Storage"]} == {item["sop_class_uid"] for item in claimed["objects"]}
     assert requests[-1].maximum_length == claimed["associations"]["maximum_pdu_bytes"]["requestor"]
     assert echo("127.0.0.1", port, "PACS", "NODE").seconds is not None
     assert proposals(requests[-1]) == by_service["Verification"]
+    asked: list[Any] = []
+    ask("2.25.2", (Reference("1.2", "2.25.3"),), "127.0.0.1", port, "PACS", "NODE",
+        on_asked=asked.append, on_report=lambda _: None, wait_s=0.0)  # fmt: skip
+    assert len(asked) == 1
+    assert proposals(requests[-1])[0] in by_service["Storage Commitment"]
+    assert not requests[-1].role_selection
     reported: list[Any] = []
     answer = CommitmentAnswer("0" * 16, "2.25.1", (Reference("1.2", "2.25.2"),), ())
     report([answer], "127.0.0.1", port, "PACS", "NODE", reported.append)
     assert [result.is_taken for result in reported] == [True]
-    assert proposals(requests[-1]) == by_service["Storage Commitment"]
+    assert proposals(requests[-1])[0] in by_service["Storage Commitment"]
     roles = requests[-1].role_selection[STORAGE_COMMITMENT]
     (stated,) = (item for item in claimed["requestor"]["contexts"] if item["role_selection"])
     assert (roles.scu_role, roles.scp_role) == (stated["role"] == "SCU", stated["role"] == "SCP")
@@ -219,23 +242,24 @@ def raised(path: Path) -> set[str]:
         and isinstance(call.func, ast.Name)
         and call.func.id == "RefusedError"
         and isinstance(call.args[0], ast.Name)
+        and call.args[0].id.isupper()
     }
 
 
 def test_statuses_are_those_that_the_scp_can_send(claimed: dict[str, Any]) -> None:
     from dicom_node.dimse import status
 
-    files = [*(ROOT / "dicom_node").rglob("*.py")]
-    commitment = ROOT / "dicom_node/dimse/commitment.py"
-    found: dict[bool, set[int]] = {True: {status.SUCCESS}, False: {status.SUCCESS}}
-    for path in files:
-        is_about_commitment = path.name.startswith("commitment")
+    found: dict[bool, set[int]] = {True: set(), False: set()}
+    for path in (ROOT / "dicom_node").rglob("*.py"):
+        is_about_commitment = path.name.startswith(("commitment", "answers"))
         found[is_about_commitment] |= {getattr(status, name) for name in raised(path)}
-    assert commitment in files
-    found[False] |= {status_of(error)[0] for error in (OSError(28, "full"), MemoryError(), KeyError("x"))}
-    found[True] |= {status.PROCESSING_FAILURE}
-    assert {item["status"] for item in claimed["statuses"]["store_scp"]} == found[False]
-    assert {item["status"] for item in claimed["statuses"]["commitment_action_scp"]} == found[True]
+    told = {key: {item["status"] for item in rows} for key, rows in claimed["statuses"].items()}
+    of_failures = {status_of(error)[0] for error in (OSError(28, "full"), MemoryError(), KeyError("x"))}
+    assert told["store_scp"] == found[False] | of_failures | {status.SUCCESS}
+    every = told["commitment_action_scp"] | told["commitment_event_scu"]
+    assert every == found[True] | {status.SUCCESS, status.PROCESSING_FAILURE, status.RESOURCE_LIMITATION}
+    assert told["commitment_action_scp"] - told["commitment_event_scu"] == {status.NO_SUCH_ACTION}
+    assert told["commitment_event_scu"] - told["commitment_action_scp"] == {status.NO_SUCH_EVENT_TYPE}
     assert len(claimed["associations"]["rejects"]) == len(Reject)
     assert set(admission.REJECTED_WHEN) == set(Reject)
 
@@ -306,14 +330,11 @@ def test_primitives_of_the_profile_are_claimed_where_they_are(claimed: dict[str,
 
 
 def test_audit_messages_are_those_that_are_written(claimed: dict[str, Any]) -> None:
-    from datetime import UTC, datetime
-
-    at = datetime(2026, 1, 1, tzinfo=UTC)
     made = [
         events.started("N", "receive"),
         events.stopped("N", "receive"),
         events.association_refused("N", "A", "B", "10.0.0.1", "unknown"),
-        events.instances_transferred("A", "N", "10.0.0.1", "1.2", "P", {"1.2": 1}, at, "released"),
+        events.instances_transferred("A", "N", "10.0.0.1", "1.2", "P", {"1.2": 1}, NOW, "released"),
         events.objects_refused("A", "N", "10.0.0.1", "1.2", {"refused": 1}),
         events.configuration_imported("N", "me", 1),
         events.records_lost("N", 1),
