@@ -132,7 +132,7 @@ def main() -> None:
             wrong_lines = [line for line in lines if not (case.source in MULTI_FRAME and NOT_TRIED.match(line))]
             failed["viewer"] += bool(wrong_lines) or (status != 0 and not lines)
             print(f"{'FAIL' if wrong_lines else 'ok  '} {case}", *(line[:200] for line in wrong_lines), sep="\n     ")
-    print(dict(failed) or "nothing found")
+    print(dict(+failed) or "nothing found")
     sys.exit(1 if sum(failed.values()) else 0)
 
 

@@ -60,4 +60,10 @@ def check_values(found: ReadMap, maps: Sequence[Map], stack: SourceStack) -> Non
 
 
 def _index_of(stack: SourceStack) -> dict[Place, int]:
-    return {(item.sop_instance_uid, item.frame_number): index for index, item in enumerate(stack.slices)}
+    """Where on the slice axis an image or frame is; the only frame of an image counts as the image."""
+    found: dict[Place, int] = {}
+    for index, item in enumerate(stack.slices):
+        found[item.sop_instance_uid, item.frame_number] = index
+        if item.frame_number == 1:
+            found[item.sop_instance_uid, None] = index
+    return found

@@ -41,8 +41,8 @@ def check_our_object(result: Opened, set_: Mapping[str, Opened], images: InputIm
         if not dataset.has(keyword):
             raise result.fault(f"{keyword} is missing.")
     number = dataset.integer("SeriesNumber")
-    if number is None or number < FIRST_SERIES_NUMBER or number in _series_numbers(images):
-        raise result.fault(f"Series Number (0020,0011) is {number}; a free one from {FIRST_SERIES_NUMBER} is needed.")
+    if number is None or number < FIRST_SERIES_NUMBER:
+        raise result.fault(f"Series Number (0020,0011) is {number}; ours begin at {FIRST_SERIES_NUMBER}.")
     if dataset.text("ContentQualification") != "RESEARCH":
         raise result.fault("Content Qualification (0018,9004) is not RESEARCH.")
     if dataset.sequence("CurrentRequestedProcedureEvidenceSequence"):
@@ -109,12 +109,3 @@ def _check_copied_sequences(result: Opened, images: InputImages) -> None:
         if not found:
             return
     raise result.fault(f"{', '.join(found)} differ from those of the source images.")
-
-
-def _series_numbers(images: InputImages) -> set[int]:
-    numbers = set()
-    for members in images.series.values():
-        value = str(members[0].header.get("SeriesNumber") or "")
-        if value.lstrip("-").isdigit():
-            numbers.add(int(value))
-    return numbers
