@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -62,22 +63,23 @@ def write(study: Study, folder: Path, package: Package | None = None) -> list[Pa
     return results
 
 
-def pixelmed(paths: Sequence[Path], folder: Path) -> dict[Path, list[str]]:
-    """Errors of DicomSRValidator that are none of its noise, for each report that has some."""
+def pixelmed(paths: Sequence[Path], folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each report with the errors of DicomSRValidator that are none of its noise, as they are found."""
     judge = folder / "Judge.java"
     judge.write_text(JUDGE)
-    done = subprocess.run(
-        ["java", *JAVA, "-cp", PIXELMED_JAR, str(judge), *map(str, paths)], stdout=subprocess.PIPE, check=True
-    )
-    found: dict[Path, list[str]] = {}
-    for part in done.stdout.decode("utf-8", "replace").split("FILE ")[1:]:
-        name, *lines = part.splitlines()
-        errors = [line for line in lines if line.startswith("Error") and not PIXELMED_NOISE.search(line)]
-        if "IOD validation complete" not in lines or not any("Found Root Template" in line for line in lines):
-            errors.append("no root template found")
-        if errors:
-            found[Path(name)] = errors
-    return found
+    command = ["java", "-Xmx6g", *JAVA, "-cp", PIXELMED_JAR, str(judge), *map(str, paths)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace") as running:
+        path, lines = None, []
+        for line in chain(running.stdout or (), ["FILE end"]):
+            if line.startswith("FILE ") and path is not None:
+                errors = [found for found in lines if found.startswith("Error") and not PIXELMED_NOISE.search(found)]
+                if "IOD validation complete" not in lines or not any("Found Root Template" in item for item in lines):
+                    errors.append("no root template found")
+                yield path, errors
+            if line.startswith("FILE "):
+                path, lines = Path(line[5:].rstrip("\n")), []
+            else:
+                lines.append(line.rstrip("\n"))
 
 
 #: What a viewer is asked to show: each kind of source, each answer; oblique MR, clips, enhanced CT and MR among them.
@@ -113,12 +115,15 @@ def main() -> None:
         reports += [path for path in results if "_sr" in path.name]
     print(f"{len(cases())} studies written in {time.monotonic() - start:.0f} s, {len(reports)} reports")
     if arguments.pixelmed:
-        wrong = pixelmed(reports, arguments.folder)
-        for path, errors in wrong.items():
-            for line in errors:
-                print(f"{path.parent.name}/{path.name}: {line[:400]}")
-        failed["pixelmed"] = len(wrong)
-        print(f"PixelMed: {len(wrong)} of {len(reports)} reports with errors, {time.monotonic() - start:.0f} s")
+        reports.sort(key=lambda path: ("-50" in path.parent.name, "_sr." not in path.name))  # quick ones first
+        judged = 0
+        for path, errors in pixelmed(reports, arguments.folder):
+            judged += 1
+            failed["pixelmed"] += bool(errors)
+            print(f"{time.monotonic() - start:.0f} s {'FAIL' if errors else 'ok  '} {path.parent.name}/{path.name}")
+            print(*(f"     {line[:400]}\n" for line in errors), sep="", end="", flush=True)
+        failed["pixelmed"] += judged < len(reports)
+        print(f"PixelMed: {judged} of {len(reports)} reports judged, {failed['pixelmed']} with errors")
     if arguments.viewer:
         for case in DOZEN:
             folder, out = arguments.folder / "large" / str(case), arguments.folder / "out" / str(case)
