@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from models.phantoms.fields import Array, Grid, Triple, capsule_mm, coverage, ellipsoid_mm, rotation, smooth_field
 from models.phantoms.mre.tissue import (
@@ -30,6 +31,7 @@ from models.phantoms.mre.tissue import (
 )
 
 PITCH_MM = 2.0
+CAPSULE_MM = 8.0  # stiffness is read further inside than this
 EDGE_MM = 2.6  # width of a tissue border
 TALL_MM = 4000.0
 
@@ -63,6 +65,7 @@ class Section:
     vessel: Array  # [row, column] share of hepatic vessels
     stiffness_ratio: Array  # [row, column] local |G*| of liver over the patient's
     texture: Array  # [row, column] relative signal of liver
+    inner_mm2: float  # area more than CAPSULE_MM inside the capsule
 
     @property
     def body(self) -> NDArray[np.bool_]:
@@ -279,6 +282,7 @@ def sections(patient: Patient, z_mm: list[float]) -> list[Section]:
         Section(
             z, y.ravel(), x.ravel(), np.ascontiguousarray(p.shares[:, i]), p.liver[i], p.vessel[i],
             np.asarray(ratio[i], np.float32), np.asarray(texture[i], np.float32),
+            float((ndimage.distance_transform_edt(p.liver[i] > 0.5) * PITCH_MM > CAPSULE_MM).sum()) * PITCH_MM**2,
         )
         for i, z in enumerate(z_mm)
     ]  # fmt: skip

@@ -24,6 +24,7 @@ class Driver:
     capsule: float  # share of the waves that start at the liver's surface
     tilt_rad: float  # angle of the waves to the slice
     background: float  # longitudinal motion relative to the shear wave
+    strength: float = 1.0  # what arrives of the usual motion: less from a misplaced driver
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def wave_field(patient: Patient, section: Section, driver: Driver, seed: int, *,
     slow = smooth_field(rng, whole, 170)[0] + 1j * smooth_field(rng, whole, 170)[0]
     phase = np.exp(1j * rng.uniform(0, 2 * np.pi))
     background = driver.background * (phase + 0.4 * slow) * 1.6 * np.exp(-far / 170)
-    return WaveField(parts[0] + 1j * parts[1], background, liver_kpa)
+    return WaveField(driver.strength * (parts[0] + 1j * parts[1]), driver.strength * background, liver_kpa)
 
 
 def driver_position(driver: Driver, patient: Patient) -> tuple[float, float]:

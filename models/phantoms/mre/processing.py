@@ -16,14 +16,15 @@ from models.phantoms.mre.tissue import DENSITY_KG_M3
 
 Complex64 = NDArray[np.complex64]
 LARGEST_KPA = 25.0
+SMOOTHING = 0.09
 
 
 @dataclass(frozen=True)
 class Inversion:
     """One maker's settings of the local Helmholtz inversion; lengths mm."""
 
-    smooth_mm: float = 3.0  # SD of the Gaussian before the second derivative
-    window_mm: float = 7.0  # SD of the neighbourhood of the least-squares fit
+    smooth_mm: tuple[float, ...] = (2.0, 3.0, 4.5)  # SDs of the Gaussian before the second derivative, one model each
+    window_mm: float = 5.0  # SD of the neighbourhood of the least-squares fit
     longest_mm: float = 150.0  # waves longer than this are the longitudinal background
     form: str = "speed"  # "speed": rho c^2; "modulus": |G*|
 
@@ -93,30 +94,52 @@ def invert(
 ) -> tuple[Array, Array, Complex64]:
     """Stiffness (kPa), confidence (0..1) and the filtered wave from the first harmonic [row, column].
 
-    Algebraic inversion of G lap(u) = -rho w^2 u, fitted by least squares over a neighbourhood; displacement and
-    Laplacian pass the same filters, so these do not bias it. Confidence is the squared correlation of both.
+    Algebraic inversion of G lap(u) = -rho w^2 u, fitted by least squares over a neighbourhood in which every pixel
+    weighs by its shape, not its amplitude, so that the strong waves at the body wall do not speak for the liver beside
+    them. Displacement and Laplacian pass the same filters, so these do not bias it. |G| is between the fit's ratio,
+    which noise lowers, and the ratio of the norms, which it lowers half as much. Models that differ in their smoothing
+    are averaged: those near SMOOTHING of their own wavelength that fit well weigh most. Confidence grows with the
+    squared correlation r^2 of displacement and Laplacian: 1 - (1 - r^2)^1.75, so that 0.95 stands for r^2 = 0.82.
     """
     k2, _ = _wave_numbers(*harmonic.shape, pixel_mm)
     low = (2 * np.pi / settings.longest_mm) ** 2
-    keep = np.exp(-0.5 * k2 * settings.smooth_mm**2) * (k2**2 / (k2**2 + low**2))
-    padded = np.where(body, harmonic, 0)
-    spectrum = fft.fft2(padded) * keep
-    wave = fft.ifft2(spectrum).astype(np.complex64)
-    laplacian = fft.ifft2(-k2 * spectrum).astype(np.complex64)
-    sigma = settings.window_mm / pixel_mm
-    parts = (
-        np.abs(wave) ** 2, np.abs(laplacian) ** 2, (np.conj(laplacian) * wave).real, (np.conj(laplacian) * wave).imag,
-    )  # fmt: skip
-    uu, ll, real, imag = (ndimage.gaussian_filter(p, sigma, truncate=2.5, mode="constant") for p in parts)
-    cross = real + 1j * imag
-    modulus = -DENSITY_KG_M3 * (2 * np.pi * hz) ** 2 * 1e-6 * cross / np.maximum(ll, 1e-20)  # lengths were mm
-    size = np.abs(modulus)
+    spectrum = fft.fft2(np.where(body, harmonic, 0).astype(np.complex64)) * (k2**2 / (k2**2 + low**2))
+    # rho w^2 in kg/(m^3 s^2); the Laplacian is per mm^2, so the ratio is in 1e-6 m^2; G in Pa.
+    scale = np.float32(DENSITY_KG_M3 * (2 * np.pi * hz) ** 2 * 1e-6)
+    total = np.zeros(harmonic.shape, np.complex64)
+    weights, fits = np.full(harmonic.shape, 1e-9, np.float32), np.zeros(harmonic.shape, np.float32)
+    waves = []
+    for smooth in settings.smooth_mm:
+        filtered = spectrum * np.exp(-0.5 * k2 * smooth**2)
+        wave, laplacian = fft.ifft2(filtered), fft.ifft2(-k2 * filtered)
+        waves.append(wave)
+        size = np.abs(wave) ** 2
+        even = 1 / (size + 0.3 * _around(size, 6.0 / pixel_mm) + 1e-9)
+        cross = np.conj(laplacian) * wave * even
+        uu, ll, real, imag = (
+            _around(part, settings.window_mm / pixel_mm)
+            for part in (size * even, np.abs(laplacian) ** 2 * even, cross.real, cross.imag)
+        )
+        correlation = np.hypot(real, imag) + 1e-20
+        ll = np.maximum(ll, 1e-12)
+        modulus = -scale * (real + 1j * imag) / correlation * np.sqrt(correlation / ll * np.sqrt(uu / ll))
+        fit = np.clip(np.where(real < 0, correlation**2 / np.maximum(uu * ll, 1e-20), 0), 0, 1)
+        wavelength = np.sqrt(np.abs(modulus) / DENSITY_KG_M3) / hz * 1000 + 1e-3
+        weight = (np.exp(-0.5 * (np.log(smooth / (SMOOTHING * wavelength)) / 0.35) ** 2) + 1e-4) * fit**4
+        total += weight * modulus
+        fits += weight * fit
+        weights += weight
+    modulus = total / weights
+    stiffness = np.abs(modulus)
     if settings.form == "speed":
-        size = 2 * size**2 / np.maximum(modulus.real + size, 1e-3 * size + 1e-9)
-    confidence = np.abs(cross) ** 2 / np.maximum(uu * ll, 1e-20)
-    confidence = np.where(modulus.real > 0, confidence, 0) * body
-    stiffness = np.clip(size / 1000, 0, LARGEST_KPA) * body
-    return np.asarray(stiffness, np.float32), np.asarray(np.clip(confidence, 0, 1), np.float32), wave
+        stiffness = 2 * stiffness**2 / np.maximum(modulus.real + stiffness, 1e-3 * stiffness + 1e-9)
+    confidence = 1 - (1 - np.clip(fits / weights, 0, 1)) ** 1.75
+    clipped = np.clip(stiffness / 1000, 0, LARGEST_KPA) * body
+    return np.asarray(clipped, np.float32), np.asarray(confidence * body, np.float32), waves[0].astype(np.complex64)
+
+
+def _around(image: NDArray, sigma: float) -> Array:
+    return np.asarray(ndimage.gaussian_filter(image.astype(np.float32), sigma, truncate=2.5, mode="constant"))
 
 
 def process(images: Complex64, noise: float, hz: float, pixel_mm: float, settings: Inversion) -> Maps:

@@ -18,7 +18,9 @@ from models.phantoms.mre.protocol import Protocol
 from models.phantoms.mre.tissue import BLOOD, LIVER, MATERIALS, signals
 
 Complex64 = NDArray[np.complex64]
-CYCLE_BINS = 8
+CYCLE_BINS = 6
+DRIVE_BINS = 16
+IN_STEP = 1e-4  # relative difference of frequencies that is none
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Scene:
     noise_shape: Array  # [image row, image column] noise relative to its mean, from parallel imaging
     front: Array  # share of the front wall's motion, per pixel
     reference: float  # signal of a liver without iron
+    inner_mm2: float  # of the whole section, seen or not: area more than 8 mm inside the capsule
 
     def crop(self, image: NDArray) -> NDArray:
         """The part of an extended array that the image shows."""
@@ -64,6 +67,10 @@ class Scene:
             return image
         inner = slice(self.over, -self.over)
         return image[inner] if self.protocol.phase_axis == 0 else image[:, inner]
+
+    def folded(self) -> NDArray:
+        """Signal that lies over the image from beyond its field of view [row, column]."""
+        return self.fold(self.signal) - self.crop(self.signal)
 
     def fold(self, image: NDArray) -> NDArray:
         """What lies beyond the field of view appears on its other side."""
@@ -139,12 +146,13 @@ def place(section: Section, field: WaveField, protocol: Protocol, state: State) 
         noise_shape=np.asarray(np.clip(noise_shape, 0.4, 2.5), np.float32),
         front=np.asarray(np.broadcast_to(np.clip(0.55 - 0.45 * lines[0][:, None] / half, 0.08, 1), (len(lines[0]), len(lines[1]))), np.float32),
         reference=reference,
+        inner_mm2=section.inner_mm2,
     )  # fmt: skip
 
 
 def encoding(ratio: float) -> float:
     """Phase that one sinusoidal period of motion encoding takes from a motion of `ratio` times its frequency."""
-    return 1.0 if abs(ratio - 1) < 1e-4 else 2 * abs(np.sin(np.pi * ratio)) / (np.pi * abs(1 - ratio**2))
+    return 1.0 if abs(ratio - 1) < IN_STEP else 2 * abs(np.sin(np.pi * ratio)) / (np.pi * abs(1 - ratio**2))
 
 
 @dataclass(frozen=True)
@@ -178,80 +186,98 @@ def acquire(scene: Scene, state: State) -> Images:
     n, pixel = protocol.matrix, protocol.pixel_mm
     rng = np.random.default_rng([state.seed, 0xAC])
     order, readout = _lines_mask(protocol, n)
-    gain = encoding(state.driver_hz / protocol.hz)
-    moving = scene.motion * np.float32(0.5 * state.amplitude_rad * gain)
-    steep = np.abs(np.stack(np.gradient(moving)))  # rad per pixel
-    through = 0.15 * protocol.thickness_mm / pixel
-    signal = scene.signal * np.exp(-(steep**2).sum(0) * (1 + through**2) / 24)
-    breath, pulse = rng.uniform(0, 1), rng.uniform(0, 1)
-    beat = float(rng.uniform(0.7, 1.1))
-    jumps = rng.normal(0, state.jumps_mm, protocol.offsets) if state.jumps_mm else np.zeros(protocol.offsets)
-    locked = abs(state.driver_hz / protocol.hz - 1) < 1e-4
-    spread = np.exp(-0.5 * (2 * np.pi * fft.fftfreq(n, pixel)[order] * state.blur_mm) ** 2)
-    edge = np.clip((1 - np.abs(np.linspace(-1, 1, len(order)))) / 0.15, 0, 1)
-    apodise = (spread * (0.5 - 0.5 * np.cos(np.pi * edge))).astype(np.float32)
-    if protocol.sequence == "se_epi" and state.nyquist:
-        odd = np.where(np.arange(len(order)) % 2 == 1, np.exp(1j * state.nyquist), 1)
-        apodise = (apodise * odd).astype(np.complex64)
-    side = np.exp(-0.5 * (2 * np.pi * fft.fftfreq(n, pixel) * 0.5 * state.blur_mm) ** 2).astype(np.float32) * readout
-    noise = scene.reference * float(np.median(scene.shading[scene.liver > 0.5]) if (scene.liver > 0.5).any() else 1)
-    noise /= state.snr
-    pairs: list[list[Complex64]] = []
+    ratio = state.driver_hz / protocol.hz
+    moving = scene.motion * np.float32(0.5 * state.amplitude_rad * encoding(ratio))
+    breath = _Breath.draw(rng, state, protocol)
+    pulse, beat = rng.uniform(0, 1), rng.uniform(0.7, 1.1)
+    apodise, side = _point_spread(state, protocol, order, readout)
+    blood = fft.fft(scene.fold(scene.signal * scene.blood), axis=axis) if state.pulsation else None
+    liver = scene.liver > 0.5
+    noise = scene.reference * float(np.median(scene.shading[liver]) if liver.any() else 1) / state.snr
+    signal = scene.signal * _dephasing(moving, 0.15 * protocol.thickness_mm / pixel)
+    clean, noisy = [], []
     for offset in range(protocol.offsets):
-        images = []
+        pair = []
         for polarity in (0, 1):
             seconds = protocol.line_seconds(offset, polarity)[: len(order)]
-            cycle = (breath + seconds / state.motion_s) % 1
-            bins = np.floor(cycle * CYCLE_BINS).astype(int) if state.motion_mm or state.motion_rad else np.zeros(len(order), int)
-            turns = offset / protocol.offsets + (0 if locked else (state.driver_hz / protocol.hz - 1) * offset / protocol.offsets)
-            drive = turns + (np.zeros(len(order)) if locked else (state.driver_hz * seconds) % 1)
-            steps = np.round(drive % 1 * 16).astype(int) % 16 if not locked else np.zeros(len(order), int)
+            parts = breath.part_of(seconds)
+            # The offset is counted in periods of the sequence; a driver that is out of step goes its own way.
+            turns = offset / protocol.offsets * ratio
+            drive = np.zeros(len(order)) if abs(ratio - 1) < IN_STEP else state.driver_hz * seconds
+            steps = np.floor(drive % 1 * DRIVE_BINS).astype(int)
+            sign = 1 - 2 * polarity
             space = np.zeros((n, n), np.complex64)
-            for key in np.unique(bins * 16 + steps):
-                chosen = (bins == key // 16) & (steps == key % 16)
-                psi = 2 * np.pi * (key % 16 / 16 if not locked else turns)
-                image = signal * np.exp(
-                    1j * (1 - 2 * polarity) * (moving * np.complex64(np.exp(1j * psi))).real
-                )  # fmt: skip
-                image = _in_breath(image, scene, state, int(key // 16), polarity, float(jumps[offset]), rng)
-                image = scene.fold(image)
-                rows = fft.fft(image, axis=axis)
-                picked = order[chosen]
-                if axis == 0:
-                    space[picked] = rows[picked]
-                else:
-                    space[:, picked] = rows[:, picked]
-            if state.pulsation:
-                wave = 1 + state.pulsation * np.cos(2 * np.pi * (pulse + seconds * beat))
-                blood = fft.fft(scene.fold(scene.signal * scene.blood), axis=axis)
-                if axis == 0:
-                    space[order] += (wave - 1)[:, None] * blood[order]
-                else:
-                    space[:, order] += (wave - 1)[None, :] * blood[:, order]
-            images.append(_reconstruct(space, order, apodise, side, axis))
-        pairs.append(images)
-    clean = np.stack([_difference(a, b) for a, b in pairs])
-    deviation = noise * np.sqrt(2)  # one polarity has more noise than the mean of two
-    noisy = np.stack(
-        [
-            _difference(*(i + _noise(rng, order, apodise, side, axis, n, deviation) * scene.noise_shape for i in pair))
-            for pair in pairs
-        ]
-    )
-    return Images(clean, noisy, noise)
+            for key in np.unique(parts * DRIVE_BINS + steps):
+                part, step = divmod(int(key), DRIVE_BINS)
+                psi = 2 * np.pi * (turns + step / DRIVE_BINS)
+                phase = (moving * np.complex64(sign * np.exp(1j * psi))).real + sign * breath.phase_rad(part) * scene.front
+                image = _moved(signal * np.exp(1j * phase), scene.front, breath.shift_mm(part, offset), pixel)
+                spectrum = fft.fft(scene.fold(image), axis=axis)
+                taken = order[(parts == part) & (steps == step)]
+                _lines(space, axis)[taken] = _lines(spectrum, axis)[taken]
+            if blood is not None:
+                swell = (state.pulsation * np.cos(2 * np.pi * (pulse + seconds * beat))).astype(np.float32)
+                _lines(space, axis)[order] += swell[:, None] * _lines(blood, axis)[order]
+            pair.append(_reconstruct(space, order, apodise, side, axis))
+        clean.append(_difference(pair[0], pair[1]))
+        # One polarity has more noise than the mean of two.
+        grain = [_noise(rng, order, apodise, side, axis, n, noise * np.sqrt(2)) * scene.noise_shape for _ in pair]
+        noisy.append(_difference(pair[0] + grain[0], pair[1] + grain[1]))
+    return Images(np.stack(clean), np.stack(noisy), noise)
 
 
-def _in_breath(
-    image: NDArray, scene: Scene, state: State, part: int, polarity: int, jump_mm: float, rng: np.random.Generator
-) -> NDArray:
-    """The image in one eighth of the breathing cycle, with the phase that the motion's velocity leaves."""
-    shift = jump_mm
-    if state.motion_mm or state.motion_rad:
-        angle = 2 * np.pi * (part + 0.5) / CYCLE_BINS
-        shift += state.motion_mm * float(np.sin(angle))
-        velocity = float(np.cos(angle)) + 0.3 * float(rng.standard_normal())
-        image = image * np.exp((0.5j * (1 - 2 * polarity) * state.motion_rad * velocity) * scene.front)
-    return _moved(image, scene.front, shift, scene.protocol.pixel_mm)
+def _lines(space: NDArray, axis: int) -> NDArray:
+    """A view whose first axis is the phase encoding."""
+    return space if axis == 0 else space.T
+
+
+@dataclass(frozen=True)
+class _Breath:
+    """Breathing in CYCLE_BINS parts, and where the body lies at each offset."""
+
+    state: State
+    start: float  # share of the cycle at time 0
+    jumps_mm: NDArray[np.float64]
+    restless: NDArray[np.float64]  # per part: what is irregular in its velocity
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, state: State, protocol: Protocol) -> "_Breath":
+        jumps = rng.normal(0, 1, protocol.offsets) * state.jumps_mm
+        return cls(state, float(rng.uniform(0, 1)), jumps, rng.normal(0, 0.3, CYCLE_BINS))
+
+    def part_of(self, seconds: NDArray[np.float64]) -> NDArray[np.intp]:
+        if not (self.state.motion_mm or self.state.motion_rad):
+            return np.zeros(len(seconds), np.intp)
+        return np.floor((self.start + seconds / self.state.motion_s) % 1 * CYCLE_BINS).astype(np.intp)
+
+    def shift_mm(self, part: int, offset: int) -> float:
+        return float(self.jumps_mm[offset] + self.state.motion_mm * np.sin(2 * np.pi * (part + 0.5) / CYCLE_BINS))
+
+    def phase_rad(self, part: int) -> np.float32:
+        """Phase that velocity leaves in one polarity at the front wall."""
+        velocity = np.cos(2 * np.pi * (part + 0.5) / CYCLE_BINS) + self.restless[part]
+        return np.float32(0.5 * self.state.motion_rad * velocity)
+
+
+def _dephasing(moving: Complex64, through: float) -> Array:
+    """Signal left where the phase is steep within a voxel; through: slope across the slice, relative, in pixels."""
+    steep = np.abs(np.stack(np.gradient(moving)))  # rad per pixel, one polarity
+    return np.asarray(np.exp(-(steep**2).sum(0) * (1 + through**2) / 24), np.float32)
+
+
+def _point_spread(
+    state: State, protocol: Protocol, order: NDArray[np.intp], readout: Array
+) -> tuple[NDArray, Array]:
+    """Weights of the acquired lines, and of the frequencies along the readout."""
+    n, pixel = protocol.matrix, protocol.pixel_mm
+    frequency = 2 * np.pi * fft.fftfreq(n, pixel)
+    edge = np.clip((1 - np.abs(np.linspace(-1, 1, len(order)))) / 0.15, 0, 1)
+    lines = np.exp(-0.5 * (frequency[order] * state.blur_mm) ** 2) * (0.5 - 0.5 * np.cos(np.pi * edge))
+    side = (np.exp(-0.5 * (frequency * 0.5 * state.blur_mm) ** 2) * readout).astype(np.float32)
+    if protocol.sequence == "se_epi" and state.nyquist:
+        odd = np.where(np.arange(len(order)) % 2 == 1, np.exp(1j * state.nyquist), 1)
+        return (lines * odd).astype(np.complex64), side
+    return lines.astype(np.float32), side
 
 
 def _reconstruct(space: NDArray, order: NDArray[np.intp], apodise: NDArray, side: Array, axis: int) -> Complex64:
@@ -273,8 +299,8 @@ def _noise(
     rng: np.random.Generator, order: NDArray[np.intp], apodise: NDArray, side: Array, axis: int, n: int, deviation: float
 ) -> Complex64:
     """Complex noise of the given SD per part, with the resolution of the image."""
-    white = rng.standard_normal((2, n, n), dtype=np.float32)
-    image = _reconstruct(white[0] + 1j * white[1], order, apodise, side, axis)
+    white = rng.standard_normal((n, n, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    image = _reconstruct(white, order, apodise, side, axis)
     return image * np.float32(deviation / max(float(image.real.std()), 1e-12))
 
 
