@@ -11,12 +11,12 @@ from models.phantoms.mre.tissue import LIVER, MATERIALS
 
 # Causes that belong to one acquisition; a small liver and a misplaced slice belong to patient and position.
 OFTEN = {
-    "": 0.34,
+    "": 0.31,
     "NO_DRIVER_WAVES": 0.07,
     "LOW_WAVE_AMPLITUDE": 0.11,
     "LOW_SNR_IRON": 0.10,
-    "MOTION": 0.10,
-    "PHASE_WRAP": 0.09,
+    "MOTION": 0.11,
+    "PHASE_WRAP": 0.11,
     "BLUR": 0.09,
     "WRONG_FREQUENCY": 0.05,
     "COVERAGE": 0.05,
@@ -62,7 +62,7 @@ def spoil(state: State, protocol: Protocol, cause: str, severity: float, rng: np
     if cause == "LOW_WAVE_AMPLITUDE":
         return replace(state, amplitude_rad=span(0.9, 0.06)), protocol
     if cause == "LOW_SNR_IRON":
-        iron = span(22, 220) if protocol.sequence == "gre" else span(70, 800)
+        iron = span(28, 240) if protocol.sequence == "gre" else span(80, 900)
         return replace(state, liver_r2_star=state.liver_r2_star + iron), protocol
     if cause == "MOTION":
         faulty = replace(
@@ -70,7 +70,7 @@ def spoil(state: State, protocol: Protocol, cause: str, severity: float, rng: np
         )  # fmt: skip
         return faulty, protocol
     if cause == "PHASE_WRAP":
-        return replace(state, amplitude_rad=span(2.8, 16)), protocol
+        return replace(state, amplitude_rad=span(4.5, 30)), protocol
     if cause == "BLUR":
         return replace(state, blur_mm=span(1.8, 10)), protocol
     if cause == "WRONG_FREQUENCY":  # the driver keeps its frequency, the sequence has another

@@ -29,7 +29,7 @@ WRONG_RATIO = 0.01
 NOMINAL_SNR = 20.0  # of the magnitude; a pixel that it would save is lost to noise, not to a weak wave
 MISSED_MM2 = 200.0  # inner area of the whole section below which the slice misses the liver
 VISIBLE_SHARE = 0.6  # of the section's inner area; less is a liver cut off
-GOOD_WAVE_RAD = 1.5  # phase amplitude in most of the liver of a well driven exam
+GOOD_WAVE_RAD = 1.2  # phase amplitude in most of the liver of a well driven exam
 FOLD_SHARE = 0.15  # of the signal; more folded over it is an error of the field of view
 SECOND_SHARE = 0.35
 
