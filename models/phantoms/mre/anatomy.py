@@ -76,7 +76,10 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     """A patient: build, stage, liver's shape. One in eight has a small liver."""
     stage, kpa, alpha = draw_liver(rng)
     build = float(np.clip(rng.normal(0, 1), -1.8, 2.6))
-    half = float(np.clip(rng.normal(112 + 14 * build, 7), 85, 165)), float(np.clip(rng.normal(168 + 15 * build, 9), 130, 228))
+    half = (
+        float(np.clip(rng.normal(112 + 14 * build, 7), 85, 165)),
+        float(np.clip(rng.normal(168 + 15 * build, 9), 130, 228)),
+    )
     return Patient(
         half_mm=half,
         fat_mm=float(np.clip(rng.normal(18 + 8 * build, 5), 5, 48)),
@@ -128,7 +131,9 @@ class _Painter:
             alpha = alpha * (1 - self.liver[window])
         self.lay(window, np.asarray(alpha, np.float32), tissue)
 
-    def tube(self, tissue: int, start: Triple, end: Triple, radii: tuple[float, float], *, hepatic: bool = False) -> None:
+    def tube(
+        self, tissue: int, start: Triple, end: Triple, radii: tuple[float, float], *, hepatic: bool = False
+    ) -> None:
         margin = self.reach + max(radii)
         low = tuple(min(a, b) - margin for a, b in zip(start, end, strict=True))
         high = tuple(max(a, b) + margin for a, b in zip(start, end, strict=True))
@@ -202,7 +207,9 @@ def _liver(p: _Painter, patient: Patient, rng: np.random.Generator, cavity: tupl
     return porta
 
 
-def _organs(p: _Painter, patient: Patient, rng: np.random.Generator, porta: Triple, cavity: tuple[float, float]) -> None:
+def _organs(
+    p: _Painter, patient: Patient, rng: np.random.Generator, porta: Triple, cavity: tuple[float, float]
+) -> None:
     s = patient.size
     big = float(rng.uniform(1.1, 1.5)) if patient.stage == 4 else float(rng.uniform(0.75, 1.1))
     at = _near(rng, 15 * s, 0.33 * cavity[0], cavity[1] - 30 * s * big, 5)
@@ -210,7 +217,9 @@ def _organs(p: _Painter, patient: Patient, rng: np.random.Generator, porta: Trip
     stomach = _near(rng, 10 * s, -36 * s, 0.45 * cavity[1], 10)
     radii = tuple(float(r) * s for r in rng.uniform((28, 22, 26), (46, 38, 44)))
     p.ellipsoid(MUSCLE, stomach, (radii[0], radii[1], radii[2]), off_liver=True)
-    p.ellipsoid(FLUID if rng.random() < 0.6 else VISCERA, stomach, (radii[0] - 5, radii[1] - 5, radii[2] - 5), off_liver=True)
+    p.ellipsoid(
+        FLUID if rng.random() < 0.6 else VISCERA, stomach, (radii[0] - 5, radii[1] - 5, radii[2] - 5), off_liver=True
+    )
     if rng.random() < 0.7:
         gas = float(rng.uniform(0.3, 0.75))
         p.ellipsoid(
@@ -231,7 +240,9 @@ def _organs(p: _Painter, patient: Patient, rng: np.random.Generator, porta: Trip
     p.tube(BLOOD, (-300, spine - 26 * s, -22 * s), (105 * s, spine - 34 * s, -26 * s), (11 * s, 12 * s))
 
 
-def _branch(p: _Painter, rng: np.random.Generator, start: Triple, way: Array, radius: float, length: float, depth: int) -> None:
+def _branch(
+    p: _Painter, rng: np.random.Generator, start: Triple, way: Array, radius: float, length: float, depth: int
+) -> None:
     stop = np.asarray(start, np.float32) + way * length
     end = float(stop[0]), float(stop[1]), float(stop[2])
     p.tube(BLOOD, start, end, (radius, radius * 0.8), hepatic=True)
@@ -273,7 +284,11 @@ def sections(patient: Patient, z_mm: list[float]) -> list[Section]:
     _organs(p, patient, rng, porta, cavity)
     _vessels(p, patient, rng, porta)
     if rng.random() < 0.12:  # a focal lesion
-        at = porta[0] + float(rng.uniform(-30, 40)), porta[1] + float(rng.uniform(-50, 30)), porta[2] - float(rng.uniform(10, 70))
+        at = (
+            porta[0] + float(rng.uniform(-30, 40)),
+            porta[1] + float(rng.uniform(-50, 30)),
+            porta[2] - float(rng.uniform(10, 70)),
+        )
         p.ellipsoid(LESION, at, (r := float(rng.uniform(6, 18)), r * float(rng.uniform(0.8, 1.2)), r))
     ratio = np.exp(patient.variation * smooth_field(rng, grid, patient.variation_mm))
     texture = 1 + float(rng.uniform(0.01, 0.06)) * smooth_field(rng, grid, float(rng.uniform(8, 25)))

@@ -71,20 +71,21 @@ def write_case(
     vendor: str | None = None,
     matrix: int | None = None,
     fault: str | None = None,
+    slices: int | None = None,
     roles: Collection[str] | None = None,
     others: bool = True,
 ) -> Path:
     """Simulate one exam and write the case folder `mre_qc-<seed>`: dicom/*.dcm, truth.json.
 
-    vendor: a key of WRITERS; matrix, fault: see simulate_exam; roles: of study.ROLES to write, None draws what this
-    console sends (always magnitude and phase). others=False leaves out the localizer, T2w and diffusion series;
+    vendor: a key of WRITERS; matrix, fault, slices: see simulate_exam; roles: of study.ROLES to write, None draws what
+    this console sends (always magnitude and phase). others=False leaves out the localizer, T2w and diffusion series;
     extras adds T1w, a second b-value and ADC. slice_position_mm in truth.json is the distance of the slice's plane from
     the origin along its normal to the head, z for axial slices; slices from feet to head; truth.json also says which
     series is which role. Returns the folder. The same arguments write the same pixels, UIDs and truth.
     """
     rng = np.random.default_rng([seed, 0xDC])
     maker = None if vendor is None else vendor.split()[0]
-    exam = simulate_exam(seed, vendor=maker, matrix=matrix, fault=fault)
+    exam = simulate_exam(seed, vendor=maker, matrix=matrix, fault=fault, slices=slices)
     enhanced = exam.protocol.vendor == "Siemens" and (vendor == "Siemens XA" or (vendor is None and rng.random() < 0.4))
     writer = "Siemens XA" if enhanced else exam.protocol.vendor
     makers, write = WRITERS[writer]

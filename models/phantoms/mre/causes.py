@@ -11,16 +11,17 @@ from models.phantoms.mre.tissue import LIVER, MATERIALS
 
 # Causes that belong to one acquisition; a small liver and a misplaced slice belong to patient and position.
 OFTEN = {
-    "": 0.31,
+    "": 0.26,
     "NO_DRIVER_WAVES": 0.07,
     "LOW_WAVE_AMPLITUDE": 0.11,
-    "LOW_SNR_IRON": 0.10,
-    "MOTION": 0.11,
-    "PHASE_WRAP": 0.11,
-    "BLUR": 0.09,
+    "LOW_SNR_IRON": 0.12,
+    "MOTION": 0.12,
+    "PHASE_WRAP": 0.12,
+    "BLUR": 0.10,
     "WRONG_FREQUENCY": 0.05,
     "COVERAGE": 0.05,
 }
+BY_DEGREES = ("LOW_WAVE_AMPLITUDE", "LOW_SNR_IRON", "MOTION", "PHASE_WRAP", "BLUR")
 FREQUENCIES_HZ = (40.0, 50.0, 60.0, 70.0, 80.0)
 
 
@@ -51,7 +52,9 @@ def good_state(rng: np.random.Generator, patient: Patient, protocol: Protocol) -
     )
 
 
-def spoil(state: State, protocol: Protocol, cause: str, severity: float, rng: np.random.Generator) -> tuple[State, Protocol]:
+def spoil(
+    state: State, protocol: Protocol, cause: str, severity: float, rng: np.random.Generator
+) -> tuple[State, Protocol]:
     """The same acquisition with a fault. severity 0..1, from hardly felt to hopeless; cause: a key of OFTEN."""
 
     def span(low: float, high: float) -> float:  # geometric, with some scatter
@@ -66,7 +69,8 @@ def spoil(state: State, protocol: Protocol, cause: str, severity: float, rng: np
         return replace(state, liver_r2_star=state.liver_r2_star + iron), protocol
     if cause == "MOTION":
         faulty = replace(
-            state, motion_mm=span(1.5, 12), motion_rad=span(0.3, 3.5), jumps_mm=span(0.8, 7), motion_s=float(rng.uniform(1.5, 6))
+            state, motion_mm=span(1.5, 12), motion_rad=span(0.3, 3.5), jumps_mm=span(0.8, 7),
+            motion_s=float(rng.uniform(1.5, 6)),
         )  # fmt: skip
         return faulty, protocol
     if cause == "PHASE_WRAP":

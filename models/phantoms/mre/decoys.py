@@ -30,13 +30,15 @@ class _Kind:
     adc: bool = False
 
 
+_PLAIN, _DIFFUSION = ("ORIGINAL", "PRIMARY", "M", "ND"), ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE")
+_ADC = ("DERIVED", "PRIMARY", "DIFFUSION", "ADC")
 _KINDS = (
-    _Kind("t2", 3, ("T2 HASTE tra", "Ax T2 SSFSE", "T2W_SSh"), ("ORIGINAL", "PRIMARY", "M", "ND"), 90, 1000, ("SE", "SK")),
-    _Kind("t1", 4, ("T1 VIBE in", "Ax LAVA Flex InPhase", "mDIXON_BH IP"), ("ORIGINAL", "PRIMARY", "M", "ND"), 2.3, 6, ("GR", "SP")),
-    _Kind("dwi50", 5, ("DWI b50", "ep2d_diff_b50"), ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"), 60, 5000, ("EP", "SK"), 50),
-    _Kind("dwi800", 6, ("DWI b800", "ep2d_diff_b800"), ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"), 60, 5000, ("EP", "SK"), 800),
-    _Kind("adc", 7, ("ADC (10^-6 mm2/s)", "ep2d_diff_ADC"), ("DERIVED", "PRIMARY", "DIFFUSION", "ADC"), 60, 5000, ("EP", "SK"), None, True),
-)  # fmt: skip
+    _Kind("t2", 3, ("T2 HASTE tra", "Ax T2 SSFSE", "T2W_SSh"), _PLAIN, 90, 1000, ("SE", "SK")),
+    _Kind("t1", 4, ("T1 VIBE in", "Ax LAVA Flex InPhase", "mDIXON_BH IP"), _PLAIN, 2.3, 6, ("GR", "SP")),
+    _Kind("dwi50", 5, ("DWI b50", "ep2d_diff_b50"), _DIFFUSION, 60, 5000, ("EP", "SK"), 50),
+    _Kind("dwi800", 6, ("DWI b800", "ep2d_diff_b800"), _DIFFUSION, 60, 5000, ("EP", "SK"), 800),
+    _Kind("adc", 7, ("ADC (10^-6 mm2/s)", "ep2d_diff_ADC"), _ADC, 60, 5000, ("EP", "SK"), None, True),
+)
 
 
 def _image(shares: NDArray[np.floating], kind: _Kind, tesla: float) -> NDArray[np.float64]:
@@ -47,7 +49,11 @@ def _image(shares: NDArray[np.floating], kind: _Kind, tesla: float) -> NDArray[n
     table = np.zeros(TISSUES)
     for number, tissue in enumerate(MATERIALS):
         decay = np.exp(-kind.te_ms / tissue.t2_ms[high]) * (0.1 if number in (GAS, LUNG) else 1.0)
-        table[number] = tissue.density * (1 - np.exp(-kind.tr_ms / (tissue.t1_ms[high] * (0.03 if kind.key == "t1" else 1)))) * decay
+        table[number] = (
+            tissue.density
+            * (1 - np.exp(-kind.tr_ms / (tissue.t1_ms[high] * (0.03 if kind.key == "t1" else 1))))
+            * decay
+        )
         if kind.b_value is not None:
             table[number] *= np.exp(-kind.b_value * diffusion[number])
         if kind.adc:
@@ -74,13 +80,16 @@ def _common(study: Study, key: str, number: int, instance: int, after_s: float) 
     ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = moment.strftime("%Y%m%d")
     ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = moment.strftime("%H%M%S.%f")
     ds.ScanOptions, ds.MRAcquisitionType, ds.EchoNumbers, ds.NumberOfAverages = "", "2D", "1", "1"
+    ds.EchoTrainLength = 1
     return ds
 
 
 def _axial(study: Study, kind: _Kind, index: int) -> None:
     protocol, piece = study.exam.protocol, study.exam.slices[index]
     ds = _common(study, kind.key, kind.number, index + 1, 60.0 * kind.number)
-    ds.SeriesDescription = ds.ProtocolName = str(np.random.default_rng([study.exam.seed, kind.number]).choice(kind.texts))
+    ds.SeriesDescription = ds.ProtocolName = str(
+        np.random.default_rng([study.exam.seed, kind.number]).choice(kind.texts)
+    )
     ds.ImageType = list(kind.image_type)
     ds.ScanningSequence, ds.SequenceVariant = kind.sequence
     ds.RepetitionTime, ds.EchoTime, ds.FlipAngle = f"{kind.tr_ms:g}", f"{kind.te_ms:g}", "90"
@@ -95,7 +104,9 @@ def _axial(study: Study, kind: _Kind, index: int) -> None:
     whole = _image(piece.section.shares, kind, protocol.tesla)
     image = ndimage.map_coordinates(whole, np.meshgrid(*lines, indexing="ij"), order=1)
     if not kind.adc:
-        noise = np.random.default_rng([study.exam.seed, kind.number, index]).normal(0, 0.02 * float(image.max()), (2, *image.shape))
+        noise = np.random.default_rng([study.exam.seed, kind.number, index]).normal(
+            0, 0.02 * float(image.max()), (2, *image.shape)
+        )
         image = np.hypot(image + noise[0], noise[1]) * 1500 / max(float(image.max()), 1e-9)
     place_image(ds, study, index, pixel)
     # The first pixel's centre moves with the pixel's size; the field of view stays.
@@ -110,7 +121,9 @@ def _localizer(study: Study) -> None:
     """Three orthogonal images; only the axial one shows the patient's section, the others a plain body."""
     piece = study.exam.slices[len(study.exam.slices) // 2]
     section = _image(piece.section.shares, _KINDS[0], study.exam.protocol.tesla)
-    rows = np.interp(np.linspace(0, section.shape[0] - 1, PIXELS), np.arange(section.shape[0]), np.arange(section.shape[0]))
+    rows = np.interp(
+        np.linspace(0, section.shape[0] - 1, PIXELS), np.arange(section.shape[0]), np.arange(section.shape[0])
+    )
     columns = np.linspace(0, section.shape[1] - 1, PIXELS)
     axial = ndimage.map_coordinates(section, np.meshgrid(rows, columns, indexing="ij"), order=1)
     profile = axial.mean(0)

@@ -1,8 +1,8 @@
 """A whole MRE exam: one patient, one protocol, four to eight slices, the faults that befall them, and the truth.
 
-Of exams drawn by `simulate_exam` about half are diagnostic. 36 % have no fault; the others have one of the causes in
-`causes.OFTEN`, with a severity around the border between usable and not, in all slices or in some. One exam in six is
-planned too high or too low, one in eight livers is small.
+Of exams drawn by `simulate_exam` about half are diagnostic. A quarter have no fault; the others have one of the causes
+in `causes.OFTEN`, with a severity around the border between usable and not, in all slices or in some. One exam in six
+is planned too high or too low, one in eight livers is small.
 """
 
 from dataclasses import dataclass, replace
@@ -75,14 +75,24 @@ def _positions(rng: np.random.Generator, protocol: Protocol) -> list[float]:
     return [middle + (i - (protocol.slices - 1) / 2) * step for i in range(protocol.slices)]
 
 
-def simulate_exam(seed: int, *, vendor: str | None = None, matrix: int | None = None, fault: str | None = None) -> Exam:
+def simulate_exam(
+    seed: int,
+    *,
+    vendor: str | None = None,
+    matrix: int | None = None,
+    fault: str | None = None,
+    slices: int | None = None,
+) -> Exam:
     """Simulate one exam; the same arguments give the same exam.
 
-    vendor: of protocol.VENDORS; matrix: reconstructed pixels per side; fault: key of causes.OFTEN; None draws them.
+    vendor: of protocol.VENDORS; matrix: reconstructed pixels per side; fault: key of causes.OFTEN; slices: how many.
+    None draws them.
     """
     rng = np.random.default_rng([seed, 0xE8])
     patient = draw_patient(rng)
     protocol = draw_protocol(rng, vendor, matrix)
+    if slices is not None:
+        protocol = replace(protocol, slices=slices)
     drawn = causes.draw_cause(rng)
     cause = drawn if fault is None else fault
     good = causes.good_state(rng, patient, protocol)
@@ -94,7 +104,7 @@ def simulate_exam(seed: int, *, vendor: str | None = None, matrix: int | None = 
     cuts = sections(patient, z_mm)
     level = float(rng.normal(-5, 20))  # of the drum
     spared = float(rng.choice([0.0, 0.0, 0.25, 0.5])) if cause in ("MOTION", "BLUR", "LOW_WAVE_AMPLITUDE") else 0.0
-    slices = []
+    pieces = []
     for z, section in zip(z_mm, cuts, strict=True):
         field_seed, scan_seed = int(rng.integers(2**31)), int(rng.integers(2**31))
         here = good if rng.random() < spared else state
@@ -105,5 +115,5 @@ def simulate_exam(seed: int, *, vendor: str | None = None, matrix: int | None = 
             motion_rad=here.motion_rad * varied, snr=here.snr * float(np.exp(rng.normal(0, 0.06))), seed=scan_seed,
         )  # fmt: skip
         field = wave_field(patient, section, driver, field_seed)
-        slices.append(ExamSlice(z, section, here, scan_slice(section, field, protocol, here, inversion)))
-    return Exam(seed, patient, protocol, driver, inversion, cause, tuple(slices))
+        pieces.append(ExamSlice(z, section, here, scan_slice(section, field, protocol, here, inversion)))
+    return Exam(seed, patient, protocol, driver, inversion, cause, tuple(pieces))

@@ -145,7 +145,9 @@ def _around(image: NDArray, sigma: float) -> Array:
 def process(images: Complex64, noise: float, hz: float, pixel_mm: float, settings: Inversion) -> Maps:
     """All maps of one slice from its phase-difference images [offset, row, column]."""
     magnitude = np.abs(images).mean(0)
-    body = ndimage.binary_fill_holes(ndimage.gaussian_filter(magnitude, 4 / pixel_mm) > max(3 * noise, 0.04 * float(np.percentile(magnitude, 98))))
+    body = ndimage.binary_fill_holes(
+        ndimage.gaussian_filter(magnitude, 4 / pixel_mm) > max(3 * noise, 0.04 * float(np.percentile(magnitude, 98)))
+    )
     phase = np.angle(images).astype(np.float32)
     unwrapped = unwrap(phase, body)
     stiffness, confidence, wave = invert(first_harmonic(unwrapped), body, hz, pixel_mm, settings)

@@ -42,7 +42,7 @@ class Protocol:
             return np.full(self.lines, (2 * offset + polarity) * tr)
         line = np.arange(self.lines) // self.acceleration
         per_offset = -(-self.lines // self.acceleration)
-        return ((offset * per_offset + line) * 2 + polarity) * tr
+        return np.asarray(((offset * per_offset + line) * 2 + polarity) * tr, np.float64)
 
 
 def draw_protocol(rng: np.random.Generator, vendor: str | None = None, matrix: int | None = None) -> Protocol:

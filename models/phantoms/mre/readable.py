@@ -8,6 +8,7 @@ non-diagnostic below 6 cm2 or 12 %, or when driver and sequence differ in freque
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def _local(image: NDArray, sigma: float) -> Array:
     return np.sqrt(ndimage.gaussian_filter(np.abs(image).astype(np.float32) ** 2, sigma, truncate=2.5))
 
 
-def _phase_step(motion: NDArray[np.complexfloating], scene: Scene) -> Array:
+def _phase_step(motion: NDArray[Any], scene: Scene) -> Array:
     """Largest phase step of one polarity between neighbouring acquired samples, rad [row, column]."""
     protocol = scene.protocol
     sample = [protocol.fov_mm / protocol.samples, protocol.fov_mm / protocol.samples]
@@ -77,7 +78,7 @@ def _phase_step(motion: NDArray[np.complexfloating], scene: Scene) -> Array:
     return np.asarray(np.maximum(np.abs(down) * sample[0], np.abs(across) * sample[1]), np.float32)
 
 
-def _phase_error(images: Images, motion: NDArray[np.complexfloating]) -> Array:
+def _phase_error(images: Images, motion: NDArray[Any]) -> Array:
     """First harmonic of what the noise-free images' phase differs from the motion's, rad [row, column]."""
     offsets = len(images.clean)
     turns = np.exp(2j * np.pi * np.arange(offsets) / offsets)[:, None, None]
@@ -85,8 +86,11 @@ def _phase_error(images: Images, motion: NDArray[np.complexfloating]) -> Array:
     return np.abs(first_harmonic(np.angle(images.clean * np.conj(ideal)).astype(np.float32)))
 
 
-def assess(scene: Scene, state: State, images: Images) -> SliceTruth:
-    """The truth of a slice from its scene, how it was acquired and its noise-free images."""
+def assess(scene: Scene, state: State, images: Images, *, explain: bool = True) -> SliceTruth:
+    """The truth of a slice from its scene, how it was acquired and its noise-free images.
+
+    explain=False leaves the reasons out, which saves acquisitions that tell blur from motion.
+    """
     protocol, pixel = scene.protocol, scene.protocol.pixel_mm
     liver = scene.crop(scene.liver) > 0.5
     # The border of the image is no capsule, but nothing is seen beyond it: distance counts from both.
@@ -111,7 +115,7 @@ def assess(scene: Scene, state: State, images: Images) -> SliceTruth:
     area = float(readable.sum()) * area_mm2
     diagnostic, borderline = judge(area, inner_mm2, wrong_frequency=wrong)
     kpa = float(scene.crop(scene.liver_kpa)[readable].mean()) if readable.any() else None
-    if diagnostic:
+    if diagnostic or not explain:
         reasons: tuple[str, ...] = ()
     elif wrong:
         reasons = ("WRONG_FREQUENCY",)
@@ -120,7 +124,9 @@ def assess(scene: Scene, state: State, images: Images) -> SliceTruth:
     elif inner_mm2 < DIAGNOSTIC_MM2 or area >= DIAGNOSTIC_SHARE * inner_mm2:
         reasons = ("INSUFFICIENT_ROI",)
     else:
-        usual = per_snr / NOMINAL_SNR / np.clip(scene.crop(scene.shading) / scene.noise_shape, 0.3, 3)
+        usual = np.asarray(
+            per_snr / NOMINAL_SNR / np.clip(scene.crop(scene.shading) / scene.noise_shape, 0.3, 3), np.float32
+        )
         reasons = _ranked(_votes(_Pixels(inner, wrapped, dark, weak, wave, noise, usual, error), scene, state))
     return SliceTruth(diagnostic, borderline, reasons, area, inner_mm2, kpa, readable, liver)
 
@@ -198,7 +204,9 @@ def _ranked(votes: dict[str, int]) -> tuple[str, ...]:
     """The cause that took most, then those that took SECOND_SHARE of all that is lost."""
     total = sum(votes.values())
     ranked = sorted(votes, key=lambda name: -votes[name])
-    return tuple(name for i, name in enumerate(ranked) if votes[name] > 0 and (i == 0 or votes[name] >= SECOND_SHARE * total))
+    return tuple(
+        name for i, name in enumerate(ranked) if votes[name] > 0 and (i == 0 or votes[name] >= SECOND_SHARE * total)
+    )
 
 
 def judge_exam(slices: Sequence[SliceTruth]) -> tuple[bool, bool]:
@@ -206,6 +214,7 @@ def judge_exam(slices: Sequence[SliceTruth]) -> tuple[bool, bool]:
 
     Borderline: the verdict depends on how borderline slices are counted.
     """
+
     def verdict(chosen: list[SliceTruth]) -> bool:
         return len(chosen) >= EXAM_SLICES and sum(s.readable_mm2 for s in chosen) >= EXAM_MM2
 

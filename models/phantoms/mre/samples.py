@@ -20,6 +20,7 @@ from models.phantoms.mre.protocol import Protocol, draw_protocol
 from models.phantoms.mre.readable import SliceTruth, assess
 from models.phantoms.mre.scan import Images, State, acquire, place
 
+HARD_SHARE, HARD_STEPS = 0.3, 2
 Complex64 = NDArray[np.complex64]
 
 
@@ -62,9 +63,7 @@ def draw_inversion(rng: np.random.Generator) -> Inversion:
     )
 
 
-def scan_slice(
-    section: Section, field: WaveField, protocol: Protocol, state: State, inversion: Inversion
-) -> Acquired:
+def scan_slice(section: Section, field: WaveField, protocol: Protocol, state: State, inversion: Inversion) -> Acquired:
     """Acquire, process and judge one slice."""
     scene = place(section, field, protocol, state)
     images = acquire(scene, state)
@@ -89,6 +88,29 @@ def draw_any_driver(rng: np.random.Generator, hz: float) -> Driver:
     return driver
 
 
+def _fault(
+    section: Section, field: WaveField, state: State, protocol: Protocol, rng: np.random.Generator
+) -> tuple[State, Protocol]:
+    """Draw a fault; of one that comes by degrees, HARD_SHARE are led to where the slice begins to be lost."""
+    cause, severity, seed = causes.draw_cause(rng), causes.severity_of(rng), int(rng.integers(2**31))
+    hard = cause in causes.BY_DEGREES and rng.random() < HARD_SHARE
+
+    def spoilt(degree: float) -> tuple[State, Protocol]:
+        return causes.spoil(state, protocol, cause, degree, np.random.default_rng(seed))
+
+    low, high = 0.0, 1.0
+    for _ in range(HARD_STEPS if hard else 0):
+        severity = (low + high) / 2
+        worse, used = spoilt(severity)
+        scene = place(section, field, used, worse)
+        truth = assess(scene, worse, acquire(scene, worse), explain=False)
+        if truth.borderline:
+            break
+        low, high = (severity, high) if truth.diagnostic else (low, severity)
+        severity = (low + high) / 2
+    return spoilt(severity)
+
+
 def sample_slices(seed: int, n: int, *, size: int = 128, states: int = 4) -> Iterator[Sample]:
     """Simulate n slices of size x size pixels; the same arguments give the same slices.
 
@@ -103,10 +125,11 @@ def sample_slices(seed: int, n: int, *, size: int = 128, states: int = 4) -> Ite
         section = sections(patient, [draw_position(rng)])[0]
         first = draw_protocol(rng, matrix=size)
         field = wave_field(patient, section, draw_any_driver(rng, first.hz), int(rng.integers(2**31)))
-        for _ in range(min(states, n - made)):
+        # One look at a section without liver is enough.
+        for _ in range(min(states if section.inner_mm2 > 200 else 1, n - made)):
             protocol = replace(draw_protocol(rng, matrix=size), hz=first.hz)
             state = causes.good_state(rng, patient, protocol)
-            state, protocol = causes.spoil(state, protocol, causes.draw_cause(rng), causes.severity_of(rng), rng)
+            state, protocol = _fault(section, field, state, protocol, rng)
             got = scan_slice(section, field, protocol, state, draw_inversion(rng))
             maps = got.maps
             picture = colour.overlaid(colour.elastogram(maps.stiffness_kpa), maps.confidence, pitch=max(4, size // 40))
@@ -115,5 +138,3 @@ def sample_slices(seed: int, n: int, *, size: int = 128, states: int = 4) -> Ite
                 protocol, state, patient,
             )  # fmt: skip
             made += 1
-
-

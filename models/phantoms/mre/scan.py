@@ -6,6 +6,7 @@ encoding are acquired per offset; the console keeps their phase difference and m
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ class Scene:
     reference: float  # signal of a liver without iron
     inner_mm2: float  # of the whole section, seen or not: area more than 8 mm inside the capsule
 
-    def crop(self, image: NDArray) -> NDArray:
+    def crop(self, image: NDArray[Any]) -> NDArray[Any]:
         """The part of an extended array that the image shows."""
         if self.over == 0:
             return image
@@ -102,7 +103,9 @@ def place(section: Section, field: WaveField, protocol: Protocol, state: State) 
     over = [0, 0]
     reach = (abs(section.y_mm[0]), abs(section.x_mm[0]))
     axis = protocol.phase_axis
-    over[axis] = int(np.clip(np.ceil((reach[axis] + abs(state.centre_mm[axis]) - protocol.fov_mm / 2) / pixel), 0, n // 2))
+    over[axis] = int(
+        np.clip(np.ceil((reach[axis] + abs(state.centre_mm[axis]) - protocol.fov_mm / 2) / pixel), 0, n // 2)
+    )
     lines = [
         state.centre_mm[a] + (np.arange(-over[a], n + over[a]) - (n - 1) / 2) * pixel for a in (0, 1)
     ]  # fmt: skip
@@ -133,7 +136,7 @@ def place(section: Section, field: WaveField, protocol: Protocol, state: State) 
     inner = Grid((1, n, n), (10.0, pixel, pixel), (0.0, 0.0, 0.0))
     centre = np.hypot(*np.meshgrid(np.linspace(-1, 1, n), np.linspace(-1, 1, n), indexing="ij"))
     noise_shape = 1 + parallel * (0.6 - centre + 0.3 * smooth_field(rng, inner, 60)[0])
-    half = section.y_mm[-1]
+    front = np.clip(0.55 - 0.45 * lines[0][:, None] / section.y_mm[-1], 0.08, 1)
     return Scene(
         protocol=protocol,
         over=over[axis],
@@ -144,7 +147,7 @@ def place(section: Section, field: WaveField, protocol: Protocol, state: State) 
         liver_kpa=onto(field.liver_kpa),
         shading=np.asarray(shading, np.float32),
         noise_shape=np.asarray(np.clip(noise_shape, 0.4, 2.5), np.float32),
-        front=np.asarray(np.broadcast_to(np.clip(0.55 - 0.45 * lines[0][:, None] / half, 0.08, 1), (len(lines[0]), len(lines[1]))), np.float32),
+        front=np.asarray(np.broadcast_to(front, (len(lines[0]), len(lines[1]))), np.float32),
         reference=reference,
         inner_mm2=section.inner_mm2,
     )  # fmt: skip
@@ -195,7 +198,8 @@ def acquire(scene: Scene, state: State) -> Images:
     liver = scene.liver > 0.5
     noise = scene.reference * float(np.median(scene.shading[liver]) if liver.any() else 1) / state.snr
     signal = scene.signal * _dephasing(moving, 0.15 * protocol.thickness_mm / pixel)
-    clean, noisy = [], []
+    clean: list[Complex64] = []
+    noisy: list[Complex64] = []
     for offset in range(protocol.offsets):
         pair = []
         for polarity in (0, 1):
@@ -210,7 +214,9 @@ def acquire(scene: Scene, state: State) -> Images:
             for key in np.unique(parts * DRIVE_BINS + steps):
                 part, step = divmod(int(key), DRIVE_BINS)
                 psi = 2 * np.pi * (turns + step / DRIVE_BINS)
-                phase = (moving * np.complex64(sign * np.exp(1j * psi))).real + sign * breath.phase_rad(part) * scene.front
+                phase = (moving * np.complex64(sign * np.exp(1j * psi))).real + sign * breath.phase_rad(
+                    part
+                ) * scene.front
                 image = _moved(signal * np.exp(1j * phase), scene.front, breath.shift_mm(part, offset), pixel)
                 spectrum = fft.fft(scene.fold(image), axis=axis)
                 taken = order[(parts == part) & (steps == step)]
@@ -261,13 +267,12 @@ class _Breath:
 
 def _dephasing(moving: Complex64, through: float) -> Array:
     """Signal left where the phase is steep within a voxel; through: slope across the slice, relative, in pixels."""
-    steep = np.abs(np.stack(np.gradient(moving)))  # rad per pixel, one polarity
-    return np.asarray(np.exp(-(steep**2).sum(0) * (1 + through**2) / 24), np.float32)
+    down, across = np.gradient(moving)  # rad per pixel, one polarity
+    steep = np.abs(down) ** 2 + np.abs(across) ** 2
+    return np.asarray(np.exp(-steep * (1 + through**2) / 24), np.float32)
 
 
-def _point_spread(
-    state: State, protocol: Protocol, order: NDArray[np.intp], readout: Array
-) -> tuple[NDArray, Array]:
+def _point_spread(state: State, protocol: Protocol, order: NDArray[np.intp], readout: Array) -> tuple[NDArray, Array]:
     """Weights of the acquired lines, and of the frequencies along the readout."""
     n, pixel = protocol.matrix, protocol.pixel_mm
     frequency = 2 * np.pi * fft.fftfreq(n, pixel)
@@ -296,7 +301,13 @@ def _reconstruct(space: NDArray, order: NDArray[np.intp], apodise: NDArray, side
 
 
 def _noise(
-    rng: np.random.Generator, order: NDArray[np.intp], apodise: NDArray, side: Array, axis: int, n: int, deviation: float
+    rng: np.random.Generator,
+    order: NDArray[np.intp],
+    apodise: NDArray,
+    side: Array,
+    axis: int,
+    n: int,
+    deviation: float,
 ) -> Complex64:
     """Complex noise of the given SD per part, with the resolution of the image."""
     white = rng.standard_normal((n, n, 2), dtype=np.float32).view(np.complex64)[..., 0]
@@ -309,5 +320,3 @@ def _difference(plus: NDArray, minus: NDArray) -> Complex64:
     product = plus * np.conj(minus)
     size = np.abs(product)
     return np.asarray(product / np.sqrt(np.maximum(size, 1e-20)), np.complex64)
-
-

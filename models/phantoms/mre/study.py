@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import MRImageStorage
+from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from models.phantoms.dicom import phantom_uid, save
 from models.phantoms.mre.exam import Exam
@@ -83,6 +83,7 @@ class Series:
     signed: bool = False
     window: tuple[float, float] | None = None
     extra: Callable[[Dataset], None] | None = None
+    sop_class: str = MRImageStorage  # consoles file colour pictures as MR images or as secondary captures
 
 
 def draw_geometry(rng: np.random.Generator) -> Geometry:
@@ -109,7 +110,9 @@ def base_dataset(exam: Exam, rng: np.random.Generator, start: datetime, maker: t
     ds.StudyID, ds.AccessionNumber = str(exam.seed % 100000), f"PM{exam.seed:08d}"
     ds.StudyDate, ds.StudyTime = start.strftime("%Y%m%d"), start.strftime("%H%M%S.000000")
     ds.ReferringPhysicianName = ""
-    ds.StudyDescription = str(rng.choice(["MR LIVER ELASTOGRAPHY", "MRI ABDOMEN W MRE", "Leber^Elasto", "LIVER MRE FAT IRON"]))
+    ds.StudyDescription = str(
+        rng.choice(["MR LIVER ELASTOGRAPHY", "MRI ABDOMEN W MRE", "Leber^Elasto", "LIVER MRE FAT IRON"])
+    )
     ds.Manufacturer, ds.ManufacturerModelName, ds.SoftwareVersions = maker
     ds.StationName, ds.InstitutionName = "MR1", "Phantom Hospital"
     ds.Modality = "MR"
@@ -170,7 +173,9 @@ def write_series(study: Study, style: Series, pictures: Sequence[Picture], roles
         ds = Dataset()
         ds.update(study.base)
         sequence_attributes(ds, study.exam)
-        ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, study.uid("instance", style.key, number)
+        ds.SOPClassUID, ds.SOPInstanceUID = style.sop_class, study.uid("instance", style.key, number)
+        if style.sop_class == SecondaryCaptureImageStorage:
+            ds.ConversionType, ds.PatientOrientation = "WSD", ["L", "P"]
         ds.SeriesInstanceUID, ds.SeriesNumber = uid, style.number
         ds.InstanceNumber, ds.AcquisitionNumber = number, 1
         ds.SeriesDescription = ds.ProtocolName = style.description

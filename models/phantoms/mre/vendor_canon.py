@@ -1,7 +1,10 @@
 """Canon: one series per kind of image, named in Image Comments; phase signed with a Rescale Slope to rad."""
 
+from collections.abc import Callable
+
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from models.phantoms.mre import colour
 from models.phantoms.mre.study import Series, Study, magnitude_stored, per_offset, per_slice, wave_offsets, write_series
@@ -20,7 +23,7 @@ def write(study: Study) -> None:
     text = str(study.rng.choice(["MRE SEEPI2D", "Elasto Liver", "MRE"])) + hz
     maps = [s.acquired.maps for s in exam.slices]
 
-    def commented(words: str, slope: float | None = None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def commented(words: str, slope: float | None = None) -> Callable[[Dataset], None]:
         def apply(ds: Dataset) -> None:
             ds.ImageComments = words
             if slope is not None:
@@ -28,15 +31,21 @@ def write(study: Study) -> None:
 
         return apply
 
-    def style(key: str, step: int, words: str, kind: str, slope: float | None = None, *, signed: bool = False) -> Series:
+    def style(
+        key: str, step: int, words: str, kind: str, slope: float | None = None, *, signed: bool = False
+    ) -> Series:
         source = ("ORIGINAL", "PRIMARY", "OTHER") if step < 3 else ("DERIVED", "SECONDARY", "OTHER")
         return Series(
-            key, number + step, f"{text} {kind}".strip(), source, 300 + 10 * step, signed=signed, extra=commented(words, slope)
+            key, number + step, f"{text} {kind}".strip(), source, 300 + 10 * step, signed=signed,
+            extra=commented(words, slope),
+            sop_class=SecondaryCaptureImageStorage if key == "overlay" else MRImageStorage,
         )  # fmt: skip
 
     sizes = magnitude_stored(exam, 20000)
     if "magnitude" in study.wanted:
-        write_series(study, style("magnitude", 1, "Magnitude", ""), per_offset(study, lambda i: sizes[i]), ["magnitude"])
+        write_series(
+            study, style("magnitude", 1, "Magnitude", ""), per_offset(study, lambda i: sizes[i]), ["magnitude"]
+        )
     slope = float(np.pi / 4096)
     if "phase" in study.wanted:
         pictures = per_offset(study, lambda i: maps[i].phase / slope)
@@ -51,5 +60,7 @@ def write(study: Study) -> None:
         pictures = per_slice(study, lambda i: maps[i].confidence * 1000)
         write_series(study, style("confidence", 5, "Confidence", "Confidence", 0.001), pictures, ["confidence"])
     if "overlay" in study.wanted:
-        pictures = per_slice(study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence))
+        pictures = per_slice(
+            study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence)
+        )
         write_series(study, style("overlay", 6, "Stiffness", "Stiffness Color"), pictures, ["overlay"])

@@ -32,7 +32,13 @@ CONFIDENCE_SCALE = 1000
 def description(exam: Exam, rng: np.random.Generator) -> str:
     """Name of the raw series; says the frequency unless it is the usual 60 Hz, and often then."""
     hz = f"{exam.protocol.hz:g}Hz"
-    texts = ("Ax MRE", "MR Touch", "Liver MRE", "MRE 2D GRE" if exam.protocol.sequence == "gre" else "MRE 2D EPI", "ELASTO AX BH")
+    texts = (
+        "Ax MRE",
+        "MR Touch",
+        "Liver MRE",
+        "MRE 2D GRE" if exam.protocol.sequence == "gre" else "MRE 2D EPI",
+        "ELASTO AX BH",
+    )
     text = str(rng.choice(texts))
     return text if exam.protocol.hz == 60 and rng.random() < 0.5 else f"{text} {hz}"
 
@@ -63,7 +69,9 @@ def write(study: Study) -> None:
         style = Series("raw", number, text, ("ORIGINAL", "PRIMARY", "OTHER"), 300, signed=True, extra=private)
         write_series(study, style, chosen, [role for role in raw if role in study.wanted])
 
-    def derived(key: str, step: int, words: str, *, signed: bool = True, window: tuple[float, float] | None = None) -> Series:
+    def derived(
+        key: str, step: int, words: str, *, signed: bool = True, window: tuple[float, float] | None = None
+    ) -> Series:
         return Series(
             key, number * 100 + step, f"{words}:{text}"[:64], ("DERIVED", "SECONDARY", "OTHER"), 420 + step,
             signed=signed, window=window, extra=private,
@@ -86,8 +94,12 @@ def write(study: Study) -> None:
         pictures = per_slice(study, lambda i: colour.elastogram(maps[i].stiffness_kpa))
         write_series(study, derived("colour", 5, "Elastogram RGB (0-8 kPa)"), pictures, ["colour"])
     if "overlay" in study.wanted:
-        pictures = per_slice(study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence))
+        pictures = per_slice(
+            study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence)
+        )
         write_series(study, derived("overlay", 6, "Elastogram RGB 95% Conf"), pictures, ["overlay"])
     if "colour_wave" in study.wanted:
         waves = [colour.wave(wave_offsets(exam, i, 1)[0], largest_wave(exam, i)) for i in range(len(maps))]
-        write_series(study, derived("colour_wave", 7, "Wave RGB"), per_slice(study, lambda i: waves[i]), ["colour_wave"])
+        write_series(
+            study, derived("colour_wave", 7, "Wave RGB"), per_slice(study, lambda i: waves[i]), ["colour_wave"]
+        )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from models.phantoms.mre import colour
 from models.phantoms.mre.study import (
@@ -61,7 +62,11 @@ class _Scale:
     def __call__(self, ds: Dataset) -> None:
         if self.kind is not None:
             ds.ImageType = ["ORIGINAL", "PRIMARY", *self.kind]
-        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = f"{self.slope:.9g}", f"{self.intercept:.9g}", "normalized"
+        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = (
+            f"{self.slope:.9g}",
+            f"{self.intercept:.9g}",
+            "normalized",
+        )
         ds.private_block(0x2005, "Philips MR Imaging DD 001", create=True).add_new(0x0E, "FL", 0.01 / self.slope)
         if self.offset is not None:
             ds.TemporalPositionIdentifier = self.offset + 1
@@ -108,14 +113,18 @@ def write(study: Study) -> None:
         if not names:
             continue
         style = Series(
-            "raw" if together else names[0], number + step, text, ("ORIGINAL", "PRIMARY", *kind), 300 + step, bits=12, extra=private
+            "raw" if together else names[0], number + step, text, ("ORIGINAL", "PRIMARY", *kind), 300 + step,
+            bits=12, extra=private,
         )  # fmt: skip
         write_series(study, style, [p for role in names for p in parts[role]], names)
 
     maps = [s.acquired.maps for s in exam.slices]
 
     def derived(key: str, step: int, words: str, kind: str) -> Series:
-        return Series(key, number + step, f"{text} {words}", ("DERIVED", "PRIMARY", kind, kind, "MRE"), 400 + step, bits=12, extra=private)
+        return Series(
+            key, number + step, f"{text} {words}", ("DERIVED", "PRIMARY", kind, kind, "MRE"), 400 + step,
+            bits=12, extra=private, sop_class=SecondaryCaptureImageStorage if key == "overlay" else MRImageStorage,
+        )  # fmt: skip
 
     def mapped(pictures: list[Picture], scale: _Scale) -> list[Picture]:
         return [Picture(p.index, p.offset, p.stored, scale) for p in pictures]
@@ -129,13 +138,17 @@ def write(study: Study) -> None:
     if "confidence" in study.wanted:
         scale = _Scale(0.001, 0.0, real_world("confidence", "1", 0.001, 0.0, 1000))
         pictures = per_slice(study, lambda i: maps[i].confidence * 1000)
-        write_series(study, derived("confidence", 20, "Confidence", "CONFIDENCE"), mapped(pictures, scale), ["confidence"])
+        write_series(
+            study, derived("confidence", 20, "Confidence", "CONFIDENCE"), mapped(pictures, scale), ["confidence"]
+        )
     if "wave" in study.wanted:
         scale = _Scale(milli, -1000 * np.pi, turn)
         pictures = per_offset(study, lambda i: _turns(wave_offsets(exam, i)))
         write_series(study, derived("wave", 30, "Wave", "WAVE"), mapped(pictures, scale), ["wave"])
     if "overlay" in study.wanted and rng.random() < 0.5:
-        pictures = per_slice(study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence))
+        pictures = per_slice(
+            study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence)
+        )
         write_series(study, derived("overlay", 40, "Stiffness colour", "STIFFNESS"), pictures, ["overlay"])
 
 

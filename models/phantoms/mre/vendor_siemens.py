@@ -1,16 +1,17 @@
 """Siemens: up to VE one series per kind of image, told by Image Type M, P, WV; from XA61 enhanced multi-frame images.
 
 Phase 0..4095 for -pi..pi with Rescale 2 x - 4096; elastogram kPa x 1000, confidence x 1000. In XA the Image Type says
-ELASTO and Complex Image Component tells magnitude from phase.
+ELASTO and Complex Image Component tells magnitude from phase; attributes of the enhanced IOD that say nothing of the
+image (coils, SAR, k-space) are left out.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedMRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, SecondaryCaptureImageStorage
 
 from models.phantoms.dicom import save
 from models.phantoms.mre import colour
@@ -27,7 +28,7 @@ from models.phantoms.mre.study import (
     wave_offsets,
     write_series,
 )
-from models.phantoms.mre.vendor_philips import real_world
+from models.phantoms.mre.vendor_philips import code, real_world
 
 MAKERS = (
     ("SIEMENS", "Skyra", "syngo MR E11"),
@@ -73,16 +74,20 @@ def write(study: Study) -> None:
         return Series(
             key, number + step, f"{text}{words}", kind, 300 + 5 * step, bits=12 if step < 3 else 16,
             extra=phase_scale if phase else named,
+            sop_class=SecondaryCaptureImageStorage if step > 4 else MRImageStorage,
         )  # fmt: skip
 
     sizes = magnitude_stored(exam, 1800)
+    kind: tuple[str, ...]
     if "magnitude" in study.wanted:
         kind = ("ORIGINAL", "PRIMARY", "M", "ND", "NORM")
         write_series(study, style("magnitude", 0, "", kind), per_offset(study, lambda i: sizes[i]), ["magnitude"])
     if "phase" in study.wanted:
         kind = ("ORIGINAL", "PRIMARY", "P", "ND")
         pictures = per_offset(study, lambda i: _turns(maps[i].phase))
-        write_series(study, style("phase", 1, "_P" if rng.random() < 0.6 else "", kind, phase=True), pictures, ["phase"])
+        write_series(
+            study, style("phase", 1, "_P" if rng.random() < 0.6 else "", kind, phase=True), pictures, ["phase"]
+        )
     if "wave" in study.wanted:
         kind = ("DERIVED", "PRIMARY", "P", "WV", "ND")
         pictures = per_offset(study, lambda i: _turns(wave_offsets(exam, i)))
@@ -96,13 +101,17 @@ def write(study: Study) -> None:
         kind = ("DERIVED", "PRIMARY", "CONFIDENCE", "ND")
         write_series(study, style("confidence", 4, "_ConfMap", kind), pictures, ["confidence"])
     if "overlay" in study.wanted:
-        pictures = per_slice(study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence))
+        pictures = per_slice(
+            study, lambda i: colour.overlaid(colour.elastogram(maps[i].stiffness_kpa), maps[i].confidence)
+        )
         kind = ("DERIVED", "SECONDARY", "ELASTOGRAM", "ND")
         write_series(study, style("overlay", 5, "_StiffC", kind), pictures, ["overlay"])
     if "colour_wave" in study.wanted and rng.random() < 0.5:
         waves = [colour.wave(wave_offsets(exam, i, 1)[0], largest_wave(exam, i)) for i in range(len(maps))]
         kind = ("DERIVED", "SECONDARY", "WV", "ND")
-        write_series(study, style("colour_wave", 6, "_WaveC", kind), per_slice(study, lambda i: waves[i]), ["colour_wave"])
+        write_series(
+            study, style("colour_wave", 6, "_WaveC", kind), per_slice(study, lambda i: waves[i]), ["colour_wave"]
+        )
 
 
 def write_enhanced(study: Study) -> None:
@@ -131,7 +140,9 @@ def write_enhanced(study: Study) -> None:
             study.series[role] = study.uid("series", role)
 
 
-def _write_frames(study: Study, style: Series, pictures: list[Picture], component: str, mapping: Dataset | None) -> None:
+def _write_frames(
+    study: Study, style: Series, pictures: list[Picture], component: str, mapping: Dataset | None
+) -> None:
     """One Enhanced MR Image (PS3.3 A.36.2) with a frame per picture."""
     exam = study.exam
     protocol = exam.protocol
@@ -150,9 +161,14 @@ def _write_frames(study: Study, style: Series, pictures: list[Picture], componen
     ds.SeriesTime = ds.ContentTime = moment.strftime("%H%M%S.%f")
     ds.AcquisitionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
     ds.AcquisitionNumber, ds.AcquisitionDuration = 1, 14.0
-    ds.PulseSequenceName = "*greMR2d1" if protocol.sequence == "gre" else "*epseMRE2d1"
-    ds.EchoPulseSequence = "GRADIENT" if protocol.sequence == "gre" else "SPIN"
-    ds.MRAcquisitionType, ds.ResonantNucleus, ds.ContentQualification = "2D", "1H", "PRODUCT"
+    if style.image_type[0] == "ORIGINAL":
+        ds.PulseSequenceName = "*greMR2d1" if protocol.sequence == "gre" else "*epseMRE2d1"
+        ds.EchoPulseSequence = "GRADIENT" if protocol.sequence == "gre" else "SPIN"
+        ds.MRAcquisitionType, ds.ResonantNucleus, ds.ContentQualification = "2D", "1H", "PRODUCT"
+    ds.DeviceSerialNumber = "000000"
+    if style.image_type[0] == "DERIVED":
+        ds.ContentQualification = "PRODUCT"
+    ds.AcquisitionContextSequence = Sequence([])
     ds.BurnedInAnnotation, ds.LossyImageCompression, ds.PresentationLUTShape = "NO", "00", "IDENTITY"
     stack = study.uid("dimensions", style.key)
     organization = Dataset()
@@ -170,9 +186,27 @@ def _write_frames(study: Study, style: Series, pictures: list[Picture], componen
     timing.RepetitionTime, timing.FlipAngle, timing.EchoTrainLength = float(protocol.tr_ms), float(protocol.flip_deg), 1
     echo.EffectiveEchoTime = float(protocol.te_ms)
     shared.MRTimingAndRelatedParametersSequence, shared.MREchoSequence = Sequence([timing]), Sequence([echo])
+    _modifiers(shared)
     ds.SharedFunctionalGroupsSequence = Sequence([shared])
-    ds.PerFrameFunctionalGroupsSequence = Sequence([_frame(study, style, p, component, mapping, moment) for p in pictures])
+    ds.PerFrameFunctionalGroupsSequence = Sequence(
+        [_frame(study, style, p, component, mapping, moment) for p in pictures]
+    )
     save(ds, study.folder / f"{style.number:05d}-{style.key}.dcm")
+
+
+def _modifiers(shared: Dataset) -> None:
+    """The MR macros that PS3.3 A.36.2.4 requires and that say nothing of elastography."""
+    anatomy, averages, imaging, modifier = Dataset(), Dataset(), Dataset(), Dataset()
+    anatomy.FrameLaterality = "U"
+    anatomy.AnatomicRegionSequence = Sequence([code("10200004", "SCT", "Liver")])
+    averages.NumberOfAverages = 1.0
+    imaging.MagnetizationTransfer, imaging.BloodSignalNulling, imaging.Tagging = "NONE", "NO", "NONE"
+    imaging.TransmitterFrequency, imaging.PixelBandwidth = 123.2, 1500.0
+    modifier.InversionRecovery, modifier.FlowCompensation, modifier.Spoiling = "NO", "NONE", "RF"
+    modifier.T2Preparation, modifier.SpectrallySelectedExcitation = "NO", "NONE"
+    modifier.SpatialPresaturation, modifier.PartialFourier, modifier.ParallelAcquisition = "NONE", "NO", "NO"
+    shared.FrameAnatomySequence, shared.MRAveragesSequence = Sequence([anatomy]), Sequence([averages])
+    shared.MRImagingModifierSequence, shared.MRModifierSequence = Sequence([imaging]), Sequence([modifier])
 
 
 def _index(organization: str, pointer: tuple[int, int]) -> Dataset:
@@ -189,7 +223,9 @@ def _measures(pixel_mm: float, plain: Dataset) -> Dataset:
     return item
 
 
-def _frame(study: Study, style: Series, p: Picture, component: str, mapping: Dataset | None, moment) -> Dataset:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _frame(
+    study: Study, style: Series, p: Picture, component: str, mapping: Dataset | None, moment: datetime
+) -> Dataset:
     groups = Dataset()
     content, position, frame_type, values = Dataset(), Dataset(), Dataset(), Dataset()
     temporal = 1 if p.offset is None else p.offset + 1
@@ -204,9 +240,16 @@ def _frame(study: Study, style: Series, p: Picture, component: str, mapping: Dat
     frame_type.AcquisitionContrast, frame_type.PixelPresentation = "UNKNOWN", "MONOCHROME"
     frame_type.VolumetricProperties, frame_type.VolumeBasedCalculationTechnique = "VOLUME", "NONE"
     phase = component == "PHASE"
-    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = "2" if phase else "1", "-4096" if phase else "0", "US"
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = (
+        "2" if phase else "1",
+        "-4096" if phase else "0",
+        "US",
+    )
     groups.FrameContentSequence, groups.PlanePositionSequence = Sequence([content]), Sequence([position])
-    groups.MRImageFrameTypeSequence, groups.PixelValueTransformationSequence = Sequence([frame_type]), Sequence([values])
+    groups.MRImageFrameTypeSequence, groups.PixelValueTransformationSequence = (
+        Sequence([frame_type]),
+        Sequence([values]),
+    )
     if mapping is not None:
         groups.RealWorldValueMappingSequence = Sequence([mapping])
     return groups

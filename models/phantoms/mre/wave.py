@@ -17,14 +17,6 @@ MASS_CENTRE = 0.6248  # of the inertia at the point itself; the rest on the four
 Complex = NDArray[np.complex128]
 
 
-def _views(shape: tuple[int, int], dy: int, dx: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Index of every point that has a neighbour at (dy, dx), and of that neighbour."""
-    rows, columns = shape
-    here = slice(max(0, -dy), rows - max(0, dy)), slice(max(0, -dx), columns - max(0, dx))
-    there = slice(max(0, dy), rows - max(0, -dy)), slice(max(0, dx), columns - max(0, -dx))
-    return here, there
-
-
 def solve_wave(
     modulus_pa: Complex,
     inside: NDArray[np.bool_],
@@ -46,46 +38,43 @@ def solve_wave(
     points = float(np.percentile(speed, 20)) / hz / h
     if points < 3.5:
         raise ValueError(f"{points:.1f} grid points per wavelength at {spacing_mm} mm, 3.5 needed")
-    count = int(inside.sum())
+    # Assembled cell by cell, so that half and quarter cells at a free border come out right by themselves.
+    corners = tuple((slice(y, y - 1 or None), slice(x, x - 1 or None)) for y in (0, 1) for x in (0, 1))
+    cells = np.logical_and.reduce([inside[c] for c in corners])
+    used = np.zeros(inside.shape, bool)
+    for corner in corners:
+        used[corner] |= cells
+    count = int(used.sum())
     number = np.full(inside.shape, -1, np.int64)
-    number[inside] = np.arange(count)
-    mass = DENSITY_KG_M3 * omega**2 - modulus_pa * tilt_per_m**2
-    centre = np.where(inside, MASS_CENTRE * mass, 0)
+    number[used] = np.arange(count)
+    node = [number[c][cells] for c in corners]
+    stiffness = sum(modulus_pa[c][cells] for c in corners) / 4
+    mass = DENSITY_KG_M3 * omega**2 - stiffness * tilt_per_m**2
     rows, columns, values = [], [], []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        here, there = _views(inside.shape, dy, dx)
-        both = inside[here] & inside[there]
-        axial = dy == 0 or dx == 0
-        weight = AXIS_SHARE if axial else (1 - AXIS_SHARE) / 2
-        face = weight / h**2 * 0.5 * (modulus_pa[here] + modulus_pa[there]) * both
-        inertia = (1 - MASS_CENTRE) / 4 * 0.5 * (mass[here] + mass[there]) * both if axial else 0.0
-        centre[here] -= face
-        centre[there] -= face
-        if axial:  # what a missing neighbour would carry stays at the point
-            for end, other in ((here, there), (there, here)):
-                centre[end] += np.where(inside[end] & ~inside[other], (1 - MASS_CENTRE) / 4 * mass[end], 0)
-        a, b = number[here][both], number[there][both]
-        link = (face + inertia)[both]
-        rows += [a, b]
-        columns += [b, a]
-        values += [link, link]
-    # Points at the edge of the array lack a neighbour that the loop never sees.
-    edge = np.zeros(inside.shape)
-    edge[0] += 1
-    edge[-1] += 1
-    edge[:, 0] += 1
-    edge[:, -1] += 1
-    centre += np.where(inside, edge * (1 - MASS_CENTRE) / 4 * mass, 0)
+    centre = np.zeros(count, np.complex128)
+    share = np.zeros(count)
+    for numbers in node:
+        np.add.at(centre, numbers, MASS_CENTRE / 4 * mass)
+        np.add.at(share, numbers, 0.25)
+    for first, second, axial in ((0, 1, True), (2, 3, True), (0, 2, True), (1, 3, True), (0, 3, False), (1, 2, False)):
+        # A link along an axis is shared by two cells, a diagonal belongs to one.
+        face = (AXIS_SHARE if axial else 1 - AXIS_SHARE) / 2 / h**2 * stiffness
+        link = face + (1 - MASS_CENTRE) / 8 * mass if axial else face
+        for here, there in ((node[first], node[second]), (node[second], node[first])):
+            np.subtract.at(centre, here, face)
+            rows.append(here)
+            columns.append(there)
+            values.append(link)
     rows.append(np.arange(count))
     columns.append(np.arange(count))
-    values.append(centre[inside])
+    values.append(centre)
     matrix = sparse.coo_matrix(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(count, count)
     ).tocsc()
     # The matrix is symmetric; ordering on A + A' with little pivoting halves the fill.
     factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True})
     u = np.zeros(inside.shape, np.complex128)
-    u[inside] = factors.solve(-np.asarray(source, np.complex128)[inside])
+    u[used] = factors.solve(-np.asarray(source, np.complex128)[used] * share)
     return u
 
 
