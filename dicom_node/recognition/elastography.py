@@ -17,7 +17,7 @@ from dicom_node.recognition.elastography_images import (
     images_of_series,
     offset_order,
 )
-from dicom_node.recognition.elastography_pairs import Part, acquisitions, has_partner
+from dicom_node.recognition.elastography_pairs import Part, acquisitions, partners
 from dicom_node.recognition.elastography_rules import (
     COMPONENTS,
     MAGNITUDE,
@@ -75,8 +75,9 @@ def elastography(instances: Iterable[Instance]) -> tuple[list[MreStack], list[In
     others = {uid: instance for uid, instance in others.items() if uid not in labelled}
     parts = [part for found in images.values() for part in _parts(found)]
     sure, unsure = [p for p in parts if not p.needs_partner], [p for p in parts if p.needs_partner]
-    for part in unsure:
-        partner = has_partner(part, sure)
+    found_partners = partners(unsure, sure)
+    for number, part in enumerate(unsure):
+        partner = found_partners.get(number)
         if partner is None:
             others |= {i.sop_instance_uid: i for i in part.stack.instances + part.stack.duplicates}
             continue

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dicom_node.recognition.elastography_rules import ELASTOGRAM, MAGNITUDE, PHASE, RAW_3D
+from dicom_node.recognition.elastography_rules import ELASTOGRAM, MAGNITUDE, PHASE, RAW_3D, vendor_of
 from dicom_node.recognition.stacks import Stack, dot
 
 #: Two slices nearer than this along the normal are the same one; slices of elastography are 3 to 10 mm apart.
@@ -25,15 +25,42 @@ class Part:
     is_masked: bool
 
 
-def has_partner(part: Part, sure: Sequence[Part]) -> Part | None:
-    """A part that is elastography beyond doubt and was acquired together with `part`; None if there is none."""
-    for other in sure:
-        if other.component in (PHASE, RAW_3D) and other.component != part.component:
-            if _one_acquisition(part, other):
-                return other
-        elif other.component == ELASTOGRAM and _same_slices(part, other) and _apart_s(part, other) <= PAIR_WINDOW_S:
-            return other
-    return None
+def partners(unsure: Sequence[Part], sure: Sequence[Part]) -> dict[int, Part]:
+    """Index in `unsure` -> the part that is elastography beyond doubt and was acquired together with it.
+
+    Each sure part has at most one partner that shows the same: of several that lie where it lies, one is its own and
+    the others are something else, such as diffusion at the same places.
+    """
+    fitting = sorted(
+        (
+            (_distance(part, other), u, s)
+            for u, part in enumerate(unsure)
+            for s, other in enumerate(sure)
+            if _may_be_partners(part, other)
+        )
+    )
+    found: dict[int, Part] = {}
+    taken = {
+        (s, another.component)
+        for s, other in enumerate(sure)
+        for another in sure
+        if another is not other and _same_slices(another, other) and _apart_s(another, other) <= PAIR_WINDOW_S
+    }
+    for _, u, s in fitting:
+        if u not in found and (s, unsure[u].component) not in taken:
+            found[u] = sure[s]
+            taken.add((s, unsure[u].component))
+    return found
+
+
+def _may_be_partners(part: Part, other: Part) -> bool:
+    vendor = vendor_of(part.stack.attributes)
+    if vendor != vendor_of(other.stack.attributes):
+        return False
+    if other.component in (PHASE, RAW_3D):
+        return other.component != part.component and _one_acquisition(part, other)
+    of_map = vendor == "Canon" and other.component == ELASTOGRAM  # phase is not named as elastography there
+    return of_map and _same_slices(part, other) and _apart_s(part, other) <= PAIR_WINDOW_S
 
 
 def acquisitions(parts: Sequence[Part]) -> list[list[Part]]:
