@@ -102,7 +102,9 @@ def stiffness_kpa(images: Sequence[Measured], vendor: str) -> tuple[list[Values]
     """
     unit = _one_unit(images, _TO_KPA)
     if unit:
-        return [_scaled(image, _TO_KPA[unit]) for image in images], f"stiffness in {unit}, as the header says"
+        return [_scaled(image, _TO_KPA[unit]) for image in images], (
+            f"stiffness in {'kPa' if unit == 'kpa' else 'Pa'}, as the header says"
+        )
     positive = np.concatenate([image.values[image.values > 0] for image in images])
     if not positive.size:
         return [image.values for image in images], "the elastogram is empty"

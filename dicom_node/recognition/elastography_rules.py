@@ -88,12 +88,13 @@ def vendor_of(attributes: Mapping[str, Any]) -> str:
 
 def sequence_of(attributes: Mapping[str, Any]) -> str:
     """GRE or SE-EPI; empty where the header does not say it."""
-    names = f"{attributes.get('GePulseSequenceName') or ''} {attributes.get('SequenceName') or ''}".lower()
+    keywords = ("GePulseSequenceName", "SequenceName", "PulseSequenceName")
+    names = " ".join(str(attributes.get(keyword) or "") for keyword in keywords).lower()
     scanning = str(attributes.get("ScanningSequence") or "").upper().split("\\")
     image_type = str(attributes.get("ImageType") or "").upper()
     if "EP" in scanning or re.search(r"epimr|epsem|se_iron|wip_e_", names) or "M_SE" in image_type:
         return "SE-EPI"
-    if "GR" in scanning or "gremr" in names or "FFE" in image_type:
+    if "GR" in scanning or "gremr" in names or "FFE" in image_type or attributes.get("EchoPulseSequence") == "GRADIENT":
         return "GRE"
     return ""
 
@@ -195,7 +196,7 @@ def _directions(count: Any, is_3d: bool) -> str:
 
 def _siemens(facts: _Facts) -> Label | None:
     a = facts.attributes
-    name = str(a.get("SequenceName") or "")
+    name = str(a.get("SequenceName") or a.get("PulseSequenceName") or "")
     if "ELASTO" in facts.image_type:
         why = facts.shown_type
     elif _SIEMENS_SEQUENCE.search(name):

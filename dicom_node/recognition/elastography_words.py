@@ -21,8 +21,11 @@ _PRODUCTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 _CONFIDENCE_WORKED_IN = re.compile(
     r"(?<![a-z])conf|mask|overlay|(?<![a-z])cmoe(?![a-z])|(?<!\d)95(?!\d)", re.IGNORECASE
 )
-#: Says elastography beyond doubt. "MRE" alone does not: MR enterography is called so, too.
+#: Says elastography beyond doubt. "MRE" alone does not: MR enterography is called so, too, but not of the liver.
 _ELASTOGRAPHY = re.compile(r"elastogra|elasto(?![a-z])|mr.?touch|(?<![a-z])(?:gre|se.?epi|epi)_?mre(?![a-z])", re.I)
+_MRE_OF_LIVER = re.compile(
+    r"(?<![a-z])mre(?![a-z]).*(?:liver|leber|hepa|\d ?hz)|(?:liver|leber|hepa).*(?<![a-z])mre(?![a-z])", re.I
+)
 _MRE = re.compile(r"(?<![a-z])mre(?![a-z])", re.IGNORECASE)
 _OTHER_STIFFNESS = re.compile(r"aort|arter|pulse.?wave|pwv|cardi|myocard", re.IGNORECASE)
 _HZ = r"(\d{2,3}(?:[.,]\d+)?)\s*hz"
@@ -35,12 +38,13 @@ _PLAUSIBLE_HZ = (20.0, 120.0)
 def own_text(attributes: Mapping[str, Any]) -> str:
     """Series Description without the Protocol Name in it, and Image Comments.
 
-    A site may well call its protocol "liver stiffness"; only what stands beside that tells the series apart.
+    A site may well call its protocol "liver stiffness"; only what stands beside that tells the series apart. Where both
+    are the same, the text counts for computed images only.
     """
     description, protocol = str(attributes.get("SeriesDescription") or ""), str(attributes.get("ProtocolName") or "")
     if protocol and protocol.lower() != description.lower():
         description = re.sub(re.escape(protocol), " ", description, flags=re.IGNORECASE)
-    elif protocol:
+    elif protocol and "DERIVED" not in (attributes.get("ImageType") or ()):
         description = ""
     return f"{description} {attributes.get('ImageComments') or ''}".strip()
 
@@ -59,7 +63,7 @@ def says_elastography(attributes: Mapping[str, Any]) -> str:
     """The text that says elastography beyond doubt; empty if none does."""
     for keyword in ("SeriesDescription", "ProtocolName", "ImageComments", "SequenceName"):
         text = str(attributes.get(keyword) or "")
-        if _ELASTOGRAPHY.search(text):
+        if _ELASTOGRAPHY.search(text) or _MRE_OF_LIVER.search(text):
             return f"{keyword} says '{text}'"
     return ""
 

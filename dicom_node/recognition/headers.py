@@ -52,6 +52,8 @@ _TEXT = (
     "ScanOptions",
     "SequenceName",
     "ScanningSequence",
+    "PulseSequenceName",
+    "EchoPulseSequence",
     "ComplexImageComponent",
     "ContrastBolusAgent",
     "ContrastBolusAgentPhase",
