@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,27 @@ from tests.elastography_exams import EXAMS, FIRST_MM, OFFSETS, SLICES, SPACING_M
 PIPELINE = Pipeline("mre_qc", "0", "AI MRE", "MR", MRE_ROLES, (), "cpu", "none", MRE_ANY_OF, answers_per_slice=True)
 
 
-def decoded(datasets: Sequence[Any], folder: Path) -> Decoded:
-    """By the way of `run`: written, recognised, bound, decoded."""
+@pytest.fixture(scope="module")
+def ge_paths(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Sequence[Path]]:
+    return bound(ge(), tmp_path_factory.mktemp("ge"))
+
+
+@pytest.fixture(scope="module")
+def siemens_paths(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Sequence[Path]]:
+    return bound(siemens(), tmp_path_factory.mktemp("siemens"))
+
+
+def bound(datasets: Sequence[Any], folder: Path) -> Mapping[str, Sequence[Path]]:
+    """Role -> files, by the way of `run`: written, recognised, bound."""
     folder.mkdir(exist_ok=True)
     exams.written(datasets, folder)
     inputs = inputs_from_folder(folder, PIPELINE)
     assert inputs.missing is None
-    return mre_input(inputs.paths)
+    return inputs.paths
+
+
+def decoded(datasets: Sequence[Any], folder: Path) -> Decoded:
+    return mre_input(bound(datasets, folder))
 
 
 def values(datasets: Sequence[Any], folder: Path) -> MreInput:
@@ -71,7 +85,7 @@ def test_every_vendors_values_are_read(vendor: str, tmp_path: Path) -> None:
 
 
 def test_headers_of_the_slices_carry_results(tmp_path: Path) -> None:
-    for vendor in ("GE", "Philips", "Siemens enhanced"):
+    for vendor in ("Philips", "Siemens enhanced"):
         study = decoded(EXAMS[vendor](), tmp_path / vendor)
         for role in study.value.roles:
             stack = source_stack(study.sources[role], study.frame_numbers.get(role))
@@ -81,11 +95,11 @@ def test_headers_of_the_slices_carry_results(tmp_path: Path) -> None:
             assert "PixelData" not in stack.header
 
 
-def test_frequencies_sequence_and_field(tmp_path: Path) -> None:
-    exam = values(ge(), tmp_path / "ge")
+def test_frequencies_sequence_and_field(ge_paths: Mapping[str, Sequence[Path]], tmp_path: Path) -> None:
+    exam = mre_input(ge_paths).value
     assert (exam.frequency_hz, exam.driver_frequency_hz, exam.sequence) == (60.0, None, "GRE")
     assert (exam.echo_time_ms, exam.repetition_time_ms, exam.field_strength_t) == (20.2, 50.0, 1.5)
-    datasets = siemens()
+    datasets = [ds for ds in siemens() if ds.SeriesNumber == 4]
     for ds in datasets:
         ds.ImageComments = "driver 50 Hz"
     exam = values(datasets, tmp_path / "siemens")
@@ -100,9 +114,8 @@ def test_a_finer_map_keeps_its_own_grid(tmp_path: Path) -> None:
     assert fine.origin_mm[0] == pytest.approx(raw.origin_mm[0] - 0.4)
 
 
-def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
-    exams.written(siemens(), tmp_path)
-    paths = inputs_from_folder(tmp_path, PIPELINE).paths
+def test_the_order_of_the_files_does_not_matter(siemens_paths: Mapping[str, Sequence[Path]]) -> None:
+    paths = siemens_paths
     shuffled = {role: random.Random(3).sample(list(found), len(found)) for role, found in paths.items()}
     first, second = mre_input(paths).value, mre_input(shuffled).value
     for a, b in zip(first.slices, second.slices, strict=True):
@@ -111,16 +124,14 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["magnitude", "phase", "wave", "elastogram", "confidence", "colour"])
-def test_any_one_role_is_enough_to_read(role: str, tmp_path: Path) -> None:
-    exams.written(ge(), tmp_path)
-    paths = inputs_from_folder(tmp_path, PIPELINE).paths
-    exam = mre_input({role: paths[role]}).value
+def test_any_one_role_is_enough_to_read(role: str, ge_paths: Mapping[str, Sequence[Path]]) -> None:
+    exam = mre_input({role: ge_paths[role]}).value
     assert exam.roles == (role,)
     assert len(exam.slices) == SLICES
 
 
 def test_a_slice_without_all_its_offsets_is_left_out_with_a_note(tmp_path: Path) -> None:
-    lost = [ds for ds in siemens() if not (ds.SeriesNumber == 5 and ds.InstanceNumber == 6)]
+    lost = [ds for ds in siemens() if ds.SeriesNumber < 6 and not (ds.SeriesNumber == 5 and ds.InstanceNumber == 6)]
     exam = values(lost, tmp_path)
     assert [one.phase is None for one in exam.slices] == [False, True, False, False]
     assert exam.slices[1].magnitude is not None
@@ -137,7 +148,7 @@ def test_two_offsets_are_no_phase(tmp_path: Path) -> None:
 
 
 def test_signed_compressed_and_other_files(tmp_path: Path) -> None:
-    datasets = ge()
+    datasets = [ds for ds in ge() if ds.SeriesNumber in (4, 41, 43)]
     plain = values(datasets, tmp_path / "plain")
     for ds in datasets:
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
@@ -152,7 +163,7 @@ def test_signed_compressed_and_other_files(tmp_path: Path) -> None:
 
 
 def spoilt(change: Callable[[Any], None], which: Callable[[Any], bool]) -> list[Any]:
-    datasets = siemens()
+    datasets = [ds for ds in siemens() if ds.SeriesNumber == 5]
     change(next(ds for ds in datasets if which(ds)))
     return datasets
 
@@ -182,24 +193,19 @@ def test_half_of_a_ge_series_is_refused_and_not_read_as_the_other_half(tmp_path:
         decoded(datasets, tmp_path)
 
 
-def test_images_of_two_places_are_refused(tmp_path: Path) -> None:
-    exams.written(siemens(), tmp_path)
-    paths = inputs_from_folder(tmp_path, PIPELINE).paths
-    (other := tmp_path / "other").mkdir()
+def test_images_of_two_places_are_refused(siemens_paths: Mapping[str, Sequence[Path]], tmp_path: Path) -> None:
     turned = [ds for ds in siemens(series=20) if ds.SeriesNumber == 21]
     for ds in turned:
         ds.ImageOrientationPatient = [0, 1, 0, 0, 0, 1]
     with pytest.raises(UnreadableSeries, match=r"Image Orientation \(Patient\) \(0020,0037\)"):
-        mre_input({"magnitude": paths["magnitude"], "phase": exams.written(turned, other)})
+        mre_input({"magnitude": siemens_paths["magnitude"], "phase": exams.written(turned, tmp_path)})
 
 
-def test_grey_images_are_no_colour(tmp_path: Path) -> None:
-    exams.written(ge(), tmp_path)
-    paths = inputs_from_folder(tmp_path, PIPELINE).paths
+def test_grey_images_are_no_colour(ge_paths: Mapping[str, Sequence[Path]]) -> None:
     with pytest.raises(UnreadableSeries, match="a grey image"):
-        mre_input({"colour": paths["elastogram"]})
+        mre_input({"colour": ge_paths["elastogram"]})
     with pytest.raises(UnreadableSeries, match="a colour image"):
-        mre_input({"elastogram": paths["colour"]})
+        mre_input({"elastogram": ge_paths["colour"]})
 
 
 def test_no_file_is_refused() -> None:

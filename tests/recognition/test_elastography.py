@@ -76,7 +76,7 @@ def test_verdicts_say_why(vendor: str, exams: dict[str, list[Instance]]) -> None
     assert sum(s.images for s in recognised.series) == len(exams[vendor])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_order_of_arrival_does_not_matter(data: st.DataObject, exams: dict[str, list[Instance]]) -> None:
     vendor = data.draw(st.sampled_from(list(EXAMS)))
@@ -87,7 +87,7 @@ def test_the_order_of_arrival_does_not_matter(data: st.DataObject, exams: dict[s
     assert sorted(ours, key=key) == sorted(theirs, key=key)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_missing_image_never_makes_one_thing_of_another(
     data: st.DataObject, exams: dict[str, list[Instance]]
@@ -222,7 +222,6 @@ def test_ge_research_series_that_are_not_read_say_so(tmp_path: Path) -> None:
 
 def test_a_repeated_scan_is_an_acquisition_of_its_own(tmp_path: Path) -> None:
     for name, first, second in (
-        ("ge", ge(), ge(series=7, time="102500")),
         ("siemens", siemens(), siemens(series=30, time="102500")),
         ("philips", philips(), philips(series=30, time="102500")),
     ):
