@@ -13,6 +13,7 @@ from dicom_node.encoding.package import KINDS, WITHOUT_FALL_BACKS, Package
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.encoding.results import EncodedObject, encode_refusal, encode_results
 from dicom_node.encoding.sources import InvalidResult
+from dicom_node.encoding.tracking import TrackedFinding, tracked
 from dicom_node.errors import UnreadableSeries
 from pipelines.findings import Findings, UnsuitableInput
 from pipelines.pipeline import Pipeline, Predictor
@@ -37,11 +38,13 @@ def analyse(
     provenance: Provenance,
     *,
     report_refusal: bool = True,
+    earlier: Sequence[TrackedFinding] = (),
     packages: Sequence[Package] = (WITHOUT_FALL_BACKS,),
 ) -> Answer:
     """Run `pipeline` on the files of its roles.
 
     inputs : role name -> paths of one stack, any order.
+    earlier : findings of runs before this one on the same study, whose names and Tracking UIDs are kept.
     report_refusal : also encode an SR when the study is refused, so that the radiologist reads why.
     packages : what the destinations want; each is encoded once.
     Never raises for unsuitable or unreadable images: those give an Answer with status "refused" and a reason.
@@ -58,6 +61,7 @@ def analyse(
     clock.restart()
     sources, pixels = decoded.sources, decoded.pixels.get(findings.role)
     frames = decoded.frame_numbers.get(findings.role)
+    findings, provenance, followed = tracked(findings, sources, provenance, earlier)
     objects, made_for = _encoded(
         packages,
         lambda package: encode_results(
@@ -65,7 +69,9 @@ def analyse(
         ),
     )
     clock.lap("encode")
-    return Answer("done", None, objects, _result(pipeline, bundles, provenance, sources, clock, findings), made_for)
+    result = _result(pipeline, bundles, sources, clock, findings)
+    result["tracking"] = [finding.as_json() for finding in followed]
+    return Answer("done", None, objects, result, made_for)
 
 
 def refuse(
@@ -82,7 +88,7 @@ def refuse(
     sources = {role: _headers(paths) for role, paths in inputs.items()}
     wanted = packages if report_refusal and any(sources.values()) else ()
     objects, made_for = _encoded(wanted, lambda package: encode_refusal(reason, sources, provenance, package=package))
-    result = _result(pipeline, bundles, provenance, sources, _Stopwatch(), None)
+    result = _result(pipeline, bundles, sources, _Stopwatch(), None)
     return Answer("refused", reason, objects, result | {"status": "refused", "reason": reason}, made_for)
 
 
@@ -105,7 +111,6 @@ def _encoded(
 def _result(
     pipeline: Pipeline,
     bundles: Mapping[str, Predictor],
-    provenance: Provenance,
     sources: Mapping[str, Sequence[pydicom.Dataset]],
     clock: "_Stopwatch",
     findings: Findings | None,
@@ -113,8 +118,6 @@ def _result(
     """result.json as the contract has it; the model named is the last of the pipeline's bundles, which decides."""
     model = bundles[pipeline.bundles[-1]] if bundles else None
     summary = dict(findings.summary) if findings else {}
-    for lesion in summary.get("lesions", ()):
-        lesion["tracking_uid"] = provenance.tracking_uid(lesion["tracking_id"])
     return {
         "pipeline": pipeline.name,
         "version": pipeline.version,

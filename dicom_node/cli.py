@@ -308,6 +308,35 @@ def why(study_uid: str, data_dir: DataDir = None) -> None:
 
 
 @app.command()
+def rerun(
+    study_uid: str,
+    pipeline: Annotated[str | None, typer.Option(help="Only this one; default: all that the rules give it.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run a study again, after a new version or new bundles; the new results name the old ones as predecessors."""
+    from dicom_node.rerun import rerun as ask_again
+
+    name = _pipeline(pipeline).name if pipeline else None
+    with _node(_running(data_dir), "rerun") as node:
+        for asked in ask_again(node, study_uid, name):
+            what = f"job {asked.job.id} requested" if asked.job else "a job for these images waits already"
+            out.print(f"{asked.pipeline}: {what} ({asked.reason})", markup=False)
+
+
+@app.command()
+def conformance(
+    form: Annotated[str, typer.Option("--format", help="markdown, or json: the data behind it.")] = "markdown",
+) -> None:
+    """Print the DICOM conformance statement of this version, made from the tables that the code works by."""
+    from dicom_node.conformance import as_markdown, statement
+
+    if form not in ("markdown", "json"):
+        raise NodeError(f"--format {form!r}: markdown or json is needed")
+    data = statement()
+    print(as_markdown(data) if form == "markdown" else json.dumps(data, indent=1), end="")
+
+
+@app.command()
 def doctor(data_dir: DataDir = None) -> None:
     """Test this installation: database, broker, disk, device, destinations, models, one phantom end to end."""
     from dicom_node.doctor import examine

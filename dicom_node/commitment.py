@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -36,6 +37,16 @@ PROCESSING_FAILURE = 0x0110
 NO_SUCH_OBJECT_INSTANCE = 0x0112
 CLASS_INSTANCE_CONFLICT = 0x0119
 RESOURCE_LIMITATION = 0x0213
+
+#: Every Failure Reason that an answer may hold, and when.
+FAILURE_REASONS: Mapping[int, str] = MappingProxyType(
+    {
+        PROCESSING_FAILURE: "in quarantine, of two versions under one UID, or its file is not whole",
+        NO_SUCH_OBJECT_INSTANCE: "the object is not here",
+        CLASS_INSTANCE_CONFLICT: "the object is here under another SOP Class",
+        RESOURCE_LIMITATION: "its file could not be looked at for want of resources",
+    }
+)
 
 JUDGED_AT_ONCE = 20
 REPORTED_AT_ONCE = 20

@@ -20,7 +20,7 @@ from dicom_node.delivery import ANSWERS, Fate, Outcome, pause_s, send
 from dicom_node.errors import ConfigurationError
 from dicom_node.lease import kept
 from dicom_node.node import Node
-from dicom_node.patience import until_database_answers
+from dicom_node.patience import DATABASE_AWAY, until_database_answers
 from dicom_node.routing.destination import Destination
 from dicom_node.routing.reply import destination_of
 from storage.records import Delivery
@@ -64,8 +64,13 @@ def deliver(node: Node, route: str) -> None:
                     report=attempt.report,
                 )
             except ConfigurationError as error:
-                for delivery in batch:
-                    attempt.report(delivery, Outcome(Fate.REJECTED, None, str(error)))
+                attempt.report_rest(batch, Outcome(Fate.REJECTED, None, str(error)))
+            except DATABASE_AWAY:
+                raise
+            except Exception as error:  # ours; it counts as an attempt, so that it does not go on for ever
+                log.exception("delivery broke", destination=route)
+                reason = f"internal error: {type(error).__name__}: {error}"
+                attempt.report_rest(batch, Outcome(Fate.UNANSWERED, None, reason))
             until_database_answers(attempt.conclude)
 
 
@@ -107,6 +112,13 @@ class _Attempt:
         metrics.delivered(self._route.partition(":")[0], outcome.fate.value, seconds)
         log.info("delivery", delivery=delivery.id, destination=delivery.destination, fate=outcome.fate.value,
                  status=outcome.status, reason=outcome.reason)  # fmt: skip
+
+    def report_rest(self, batch: Sequence[Delivery], outcome: Outcome) -> None:
+        """The same of all that nothing was reported of."""
+        told = {delivery.id for delivery, _ in self._not_tried}
+        for delivery in batch:
+            if delivery.id in self._left - told:
+                self.report(delivery, outcome)
 
     def _note(self, delivery: Delivery, outcome: Outcome) -> None:
         settings = self._node.settings
@@ -158,10 +170,9 @@ class _Attempt:
                 storage.events.add(connection, None, "destination", f"{self._route} answers again", {})
                 log.info("destination answers again", destination=self._route)
             return ""
-        fates = [fate for fate in (Fate.REJECTED, Fate.AWAY, Fate.UNANSWERED, Fate.BUSY) if fate in self._fates]
-        if not fates:
-            return ""
-        fate, last = fates[0], self._fates[fates[0]]
+        order = (Fate.REJECTED, Fate.AWAY, Fate.UNANSWERED, Fate.BUSY, Fate.HELD)
+        fate = next(fate for fate in order if fate in self._fates)
+        last = self._fates[fate]
 
         def pause(failures: int) -> float | None:
             if fate is Fate.REJECTED:

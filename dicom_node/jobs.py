@@ -7,25 +7,31 @@ destinations by delivering.py. PostgreSQL holds the truth: a message lost or dou
 """
 
 import hashlib
+from typing import Literal
 
-import pydicom
 import structlog
-from pydicom.uid import Comprehensive3DSRStorage
 
 import storage.events
 import storage.jobs
 import storage.results
 from dicom_node.addressing import order, packages_for, place_of
 from dicom_node.analysis import Answer, analyse
+from dicom_node.encoding.concepts import UnknownConcept
 from dicom_node.encoding.package import Package
-from dicom_node.encoding.provenance import Predecessor, Provenance
+from dicom_node.encoding.provenance import Provenance
+from dicom_node.encoding.sources import InvalidResult
 from dicom_node.lease import kept
 from dicom_node.node import Node
 from dicom_node.patience import until_database_answers
+from dicom_node.succession import before
 from pipelines.catalogue import PIPELINES
 from storage.records import Job
 
 log = structlog.get_logger()
+
+
+class NothingNew(Exception):
+    """These images have been answered by this very version of the pipeline and its bundles."""
 
 
 def run_job(node: Node, job_id: int) -> None:
@@ -45,6 +51,14 @@ def run_job(node: Node, job_id: int) -> None:
     with kept(renew, settings.job_lease_s, settings.job_timeout_s):
         try:
             answer = _work(node, job)
+        except NothingNew as nothing:
+            text = str(nothing)
+            until_database_answers(lambda: _end(node, job, "superseded", text))
+            return
+        except (InvalidResult, UnknownConcept) as error:  # another attempt would give the same bytes
+            withheld = f"answer withheld: {error}"
+            until_database_answers(lambda: _end(node, job, "failed", withheld))
+            return
         except Exception as error:
             log.exception("job broke", job=job.id)
             reason = f"{type(error).__name__}: {error}"
@@ -52,12 +66,17 @@ def run_job(node: Node, job_id: int) -> None:
             return
         finally:
             node.running_job = None
-        until_database_answers(lambda: _keep(node, job, answer))
+        try:
+            until_database_answers(lambda: _keep(node, job, answer))
+        except storage.results.ResultConflictError as conflict:  # another attempt would give the same
+            text = f"parked: {conflict}"
+            until_database_answers(lambda: _end(node, job, "failed", text))
 
 
 def _work(node: Node, job: Job) -> Answer:
     pipeline = PIPELINES[job.pipeline]
     bundles = node.bundles(pipeline)
+    earlier = before(node, job)
     provenance = Provenance.of(
         node_id=str(node.node_id),
         study_instance_uid=job.study_instance_uid,
@@ -65,30 +84,21 @@ def _work(node: Node, job: Job) -> Answer:
         bundles=bundles,
         fingerprint=job.fingerprint,
         created_at=job.created_at,  # not "now": a second attempt must give the same bytes
-        predecessor=_predecessor(node, job),
+        predecessors=earlier.reports,
     )
+    with node.pool.connection() as connection:
+        if not storage.jobs.note_edition(connection, job.id, node.owner, provenance.edition):
+            raise NothingNew(f"these images were answered by {pipeline.name} {pipeline.version} with the same bundles")
     inputs = {role: [node.store.path(path) for path in bound["paths"]] for role, bound in job.inputs.items()}
     packages = list(dict.fromkeys(packages_for(node.configuration(), job.send_to).values()))
     return analyse(
-        pipeline, inputs, bundles, provenance, report_refusal=job.report_refusal, packages=packages or [Package()]
-    )
-
-
-def _predecessor(node: Node, job: Job) -> Predecessor | None:
-    """The report of an earlier run of this pipeline on this study, which the new one replaces (late images)."""
-    with node.pool.connection() as connection:
-        earlier = [
-            result
-            for result in storage.results.for_study(connection, job.study_instance_uid)
-            if result.job_id < job.id and result.sop_class_uid == Comprehensive3DSRStorage
-        ]
-        pipelines = {other.id: other.pipeline for other in storage.jobs.for_study(connection, job.study_instance_uid)}
-    reports = [result for result in earlier if pipelines[result.job_id] == job.pipeline]
-    if not reports:
-        return None
-    header = pydicom.dcmread(node.store.path(reports[-1].path), specific_tags=["SeriesInstanceUID"])
-    return Predecessor(
-        job.study_instance_uid, str(header.SeriesInstanceUID), reports[-1].sop_instance_uid, reports[-1].sop_class_uid
+        pipeline,
+        inputs,
+        bundles,
+        provenance,
+        report_refusal=job.report_refusal,
+        earlier=earlier.findings,
+        packages=packages or [Package()],
     )
 
 
@@ -136,6 +146,15 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
         results=len(results),
         seconds=answer.result["seconds"],
     )
+
+
+def _end(node: Node, job: Job, state: Literal["failed", "superseded"], reason: str) -> None:
+    """End the job without an answer."""
+    with node.pool.connection() as connection:
+        if storage.jobs.finish(connection, job.id, node.owner, state, reason, None):
+            text = f"{job.pipeline}: {state}: {reason}"
+            storage.events.add(connection, job.study_instance_uid, "job", text, {"job": job.id})
+    log.info("job ended", job=job.id, status=state, reason=reason)
 
 
 def _give_back(node: Node, job: Job, reason: str) -> None:

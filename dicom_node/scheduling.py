@@ -187,9 +187,10 @@ class Scheduler:
         earlier = [job for job in jobs if job.pipeline == pipeline.name and job.state in ("running", "done", "refused")]
         if earlier and all(job.fingerprint != verdict.fingerprint for job in earlier):
             text = f"{prefix}images came after job {earlier[-1].id} had started"
-            if settings.late_images != "rerun":
-                if settings.late_images == "alert":
-                    self._say_once(study, "late", text + "; the result does not cover them (late_images=alert)")
+            policy = rule.late or settings.late_images
+            if policy != "rerun":
+                if policy == "alert":
+                    self._say_once(study, "late", text + "; the result does not cover them (late: alert)")
                 return "ready", text, None
             self._say_once(study, "late", text + "; the pipeline runs again on all images")
         self._request(rule_match, binding, verdict, study)

@@ -31,9 +31,12 @@ def request(
     send_to: Sequence[str],
     queue: str,
     report_refusal: bool = False,
+    *,
+    again: bool = False,
 ) -> Job | None:
     """Ask for one run of a pipeline on these inputs; None when there is a job for this fingerprint already.
 
+    again : ask on purpose, whatever was answered before; None then only when such a job waits already.
     With the row goes its message (outbox "run_job"). Jobs of the same study and pipeline that still wait with other
     inputs are superseded. Raises psycopg.errors.ForeignKeyViolation for an unknown study.
     """
@@ -46,6 +49,7 @@ def request(
         "send_to": list(send_to),
         "queue": queue,
         "report_refusal": report_refusal,
+        "again": again,
     }
     connection.execute(QUERIES["lock_study"], values)
     made = _jobs(connection, "request", values)
@@ -60,11 +64,24 @@ def request(
 def claim(connection: Connection, job_id: int, owner: str, lease_s: float) -> Job | None:
     """Mark a waiting job running for this owner and count the attempt; None when it is not waiting (any more).
 
+    Of one study and pipeline one job runs at a time: None also while another does, whose end announces this one.
+
     owner : unique per process and attempt (host, pid, random part): it is what `finish` is checked against.
     lease_s : seconds within which the first heartbeat must come. Commit before the work starts.
     """
+    connection.execute(QUERIES["lock_study_of"], {"id": job_id})
+    connection.execute(QUERIES["yield_to_newer"], {"id": job_id})
     claimed = _jobs(connection, "claim", {"id": job_id, "owner": owner, "lease_s": float(lease_s)})
     return claimed[0] if claimed else None
+
+
+def note_edition(connection: Connection, job_id: int, owner: str, edition: str) -> bool:
+    """Note what answers this owner's job; False: another job has these inputs answered by it (or the lease is lost).
+
+    edition : digest of pipeline version and bundles, not empty.
+    """
+    values = {"id": job_id, "owner": owner, "edition": edition}
+    return connection.execute(QUERIES["note_edition"], values).rowcount == 1
 
 
 def heartbeat(connection: Connection, job_id: int, owner: str, lease_s: float) -> bool:
@@ -77,11 +94,14 @@ def finish(
     connection: Connection,
     job_id: int,
     owner: str,
-    state: Literal["done", "refused", "failed"],
+    state: Literal["done", "refused", "failed", "superseded"],
     reason: str,
     result: Mapping[str, Any] | None,
 ) -> bool:
-    """End a job; False when the lease was lost: nothing is changed, and the caller must roll back what goes with it."""
+    """End a job; False when the lease was lost: nothing is changed, and the caller must roll back what goes with it.
+
+    A later job of the same study and pipeline that waits for this end is announced.
+    """
     values = {
         "id": job_id,
         "owner": owner,
@@ -89,7 +109,10 @@ def finish(
         "reason": text(reason),
         "result": None if result is None else jsonb(result),
     }
-    return connection.execute(QUERIES["finish"], values).rowcount == 1
+    finished = connection.execute(QUERIES["finish"], values).rowcount == 1
+    if finished:
+        connection.execute(QUERIES["ring_next"], {"id": job_id})
+    return finished
 
 
 def release(

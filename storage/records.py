@@ -71,7 +71,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one pipeline on one set of inputs. Unique per study + pipeline + fingerprint."""
+    """One run of one pipeline on one set of inputs. Unique per study + pipeline + fingerprint + edition."""
 
     id: int
     study_instance_uid: str
@@ -93,6 +93,8 @@ class Job:
     lease_until: datetime | None
     result: Mapping[str, Any] | None  #: result.json
     report_refusal: bool = False  #: the rule asks for an SR when the study is refused
+    edition: str = ""  #: digest of pipeline version and bundles that answer; empty until a worker begins
+    predecessor_id: int | None = None  #: the run of the same pipeline before, done or refused; set when it begins
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Modality:
     def association(self, port: int, called: str = "NODE") -> Iterator[Any]:
         """An association for images and commitment; reports that come on it are taken."""
         ae = AE(self.ae_title)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 15
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
         contexts = [build_context(CT, EXPLICIT_LITTLE), build_context(STORAGE_COMMITMENT)]
         handlers = [(evt.EVT_N_EVENT_REPORT, self._take)]
         made: Any = ae.associate("127.0.0.1", port, contexts=contexts, ae_title=called, evt_handlers=handlers)

@@ -6,6 +6,7 @@ indexed (DICOM Instances Transferred), and one that brought nothing, such as a C
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from dicom_node.audit.message import Code, Event, Outcome, Participant, Subject
@@ -23,6 +24,28 @@ _NODE_ID = Code("110182", "Node ID")
 _PATIENT_NUMBER = Code("2", "Patient Number", "RFC-3881")
 _URI = Code("12", "URI", "RFC-3881")
 _UNKNOWN = "(none)"
+
+
+@dataclass(frozen=True)
+class Told:
+    """One kind of audit message that this node writes."""
+
+    event: Code
+    event_type: Code | None
+    section: str  # of PS3.15
+    when: str
+
+
+#: Every kind of message, for the conformance statement.
+TOLD: tuple[Told, ...] = (
+    Told(_APPLICATION_ACTIVITY, _START, "A.5.3.1", "a receiver or the scheduler begins to work"),
+    Told(_APPLICATION_ACTIVITY, _STOP, "A.5.3.1", "it ends"),
+    Told(_INSTANCES_TRANSFERRED, None, "A.5.3.7", "an association has ended and what it brought is indexed, per study"),
+    Told(_INSTANCES_TRANSFERRED, None, "A.5.3.7", "objects were answered with a failure, per SOP Class"),
+    Told(_SECURITY_ALERT, _NODE_AUTHENTICATION, "A.5.3.11", "an association or a TLS handshake was turned away"),
+    Told(_SECURITY_ALERT, _SECURITY_CONFIGURATION, "A.5.3.11", "rules, destinations and senders were put in force"),
+    Told(_SECURITY_ALERT, None, "A.5.3.11", "audit records were lost"),
+)
 
 
 def started(ae_title: str, component: str) -> Event:

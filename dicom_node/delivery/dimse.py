@@ -63,14 +63,15 @@ def _send_all(session: StoreSession, batch: Batch, heads: dict[int, tuple[Path, 
         path, head = heads[delivery.id]
         if not session.is_proposed(head):
             return  # one of too many SOP Classes: in the next batch
-        outcome = _outcome(session.store(path, head))
+        outcome = outcome_of(session.store(path, head))
         batch.report(delivery, outcome)
         busy = busy + 1 if outcome.fate is Fate.BUSY else 0
         if outcome.fate is Fate.UNANSWERED or busy == BUSY_IN_A_ROW:
             return
 
 
-def _outcome(answer: StoreAnswer) -> Outcome:
+def outcome_of(answer: StoreAnswer) -> Outcome:
+    """What must happen next with an object that was answered so."""
     status, reason = answer.status, answer.reason
     if not answer.is_taken or status == SOP_CLASS_NOT_SUPPORTED:
         return Outcome(Fate.NOT_TAKEN, status, reason)

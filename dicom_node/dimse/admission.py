@@ -1,7 +1,8 @@
 """What the acceptor asks before it accepts an association, and of every object: may this one come in? No pynetdicom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Protocol
 
 
@@ -13,6 +14,32 @@ class Reject(Enum):
     CALLED_AE_TITLE = (1, 1, 7)  # rejected-permanent: called AE title not recognised
     CONGESTION = (2, 3, 1)  # rejected-transient: temporary congestion
     LOCAL_LIMIT = (2, 3, 2)  # rejected-transient: local limit exceeded
+
+
+#: (source, reason) of A-ASSOCIATE-RJ in words, PS3.8 Table 9-21
+REJECT_REASONS: Mapping[tuple[int, int], str] = MappingProxyType(
+    {
+        (1, 1): "no reason given",
+        (1, 2): "application context name not supported",
+        (1, 3): "calling AE title not recognised",
+        (1, 7): "called AE title not recognised",
+        (2, 1): "no reason given",
+        (2, 2): "protocol version not supported",
+        (3, 1): "temporary congestion",
+        (3, 2): "local limit exceeded",
+    }
+)
+
+#: When our acceptor rejects so.
+REJECTED_WHEN: Mapping[Reject, str] = MappingProxyType(
+    {
+        Reject.APPLICATION_CONTEXT: "another application context than that of DICOM is asked for",
+        Reject.CALLING_AE_TITLE: "no entry of `senders` fits the calling AE title and the address",
+        Reject.CALLED_AE_TITLE: "the called AE title is neither the node's nor one that the sender may call",
+        Reject.CONGESTION: "the receiver is stopping, or cannot count associations at the moment",
+        Reject.LOCAL_LIMIT: "the limit of associations, of the node or of this sender, is reached",
+    }
+)
 
 
 class NotAdmittedError(Exception):

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from pynetdicom import AllStoragePresentationContexts, build_role
+from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # its table, not in its stubs
+from pynetdicom import AllStoragePresentationContexts, build_role, sop_class
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -39,10 +40,19 @@ TRANSFER_SYNTAXES: dict[str, str] = {
     "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
 }
 
+#: Transfer Syntaxes of the services that are no storage; their messages hold no pixels.
+SERVICE_SYNTAXES: tuple[str, ...] = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, "1.2.840.10008.1.2.2")
+
 #: Root of every composite storage SOP Class of the standard, retired ones and later ones included (PS3.6 Table A-1).
 _STANDARD_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 _STANDARD_ROOT = "1.2.840.10008."
 _STORAGE_CLASSES = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+#: Under that root, but services of their own: query and retrieve of protocols and inventories.
+_NOT_STORAGE = frozenset(
+    uid
+    for uid, (name, kind, _, _, _) in UID_dictionary.items()
+    if kind == "SOP Class" and uid.startswith(_STANDARD_STORAGE_ROOT) and name and "Storage" not in name
+)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 MAX_CONTEXTS = 128  # of one association: odd numbers below 256 (PS3.8 section 9.3.2.2)
@@ -64,8 +74,19 @@ def is_storage_class(abstract_syntax: str) -> bool:
     if not is_uid(abstract_syntax):
         return False
     if abstract_syntax.startswith(_STANDARD_ROOT):
-        return abstract_syntax.startswith(_STANDARD_STORAGE_ROOT) or abstract_syntax in _STORAGE_CLASSES
+        is_below_root = abstract_syntax.startswith(_STANDARD_STORAGE_ROOT) and abstract_syntax not in _NOT_STORAGE
+        return is_below_root or abstract_syntax in _STORAGE_CLASSES
     return True
+
+
+def standard_storage_classes() -> dict[str, str]:
+    """UID -> name of every SOP Class of the standard that is taken by C-STORE.
+
+    As pydicom and pynetdicom carry PS3.6 Table A-1, of which a few retired ones have lost their names.
+    """
+    named = {str(uid): name for uid, (name, kind, _, _, _) in UID_dictionary.items() if kind == "SOP Class"}
+    named = {str(uid): keyword for keyword, uid in sop_class._STORAGE_CLASSES.items()} | named
+    return {uid: name or "(retired)" for uid, name in sorted(named.items()) if is_storage_class(uid)}
 
 
 def supported_contexts(
@@ -96,7 +117,7 @@ def _supported(
     wanted: dict[str, list[str]] = {}
     for abstract_syntax, offered in offers:
         if abstract_syntax == VERIFICATION or (storage_commitment and abstract_syntax == STORAGE_COMMITMENT):
-            known = [s for s in offered if s in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, "1.2.840.10008.1.2.2")]
+            known = [s for s in offered if s in SERVICE_SYNTAXES]
         elif is_storage_class(abstract_syntax):
             known = [s for s in offered if s in TRANSFER_SYNTAXES]
         else:
@@ -122,6 +143,11 @@ def _supported(
 def commitment_request_context() -> PresentationContext:
     """What is proposed to an archive that is asked: we, the requestor, are the SCU, as without role selection."""
     return build_context(STORAGE_COMMITMENT, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
+
+
+def verification_context() -> PresentationContext:
+    """What is proposed for C-ECHO."""
+    return build_context(VERIFICATION)
 
 
 def commitment_report_context() -> tuple[PresentationContext, SCP_SCU_RoleSelectionNegotiation]:

@@ -30,6 +30,7 @@ _MAX_REQUEST_BYTES = 1 << 20  # 128 presentation contexts with every transfer sy
 _REMEMBERED_BYTES = 32 << 10
 _READ_BYTES = 64 << 10
 _TURN_S = 0.25
+ARTIM_S = 30.0  # how long a connection may take to ask for an association (PS3.8 section 9.1.5)
 _GOODBYE_S = 2.0  # how long an aborted peer has to close the connection itself
 _MAX_WAITING = 4096
 
@@ -70,7 +71,7 @@ class Lobby:
     def __init__(
         self,
         doors: list[Door],
-        artim_s: float = 30.0,
+        artim_s: float = ARTIM_S,
         max_waiting: int = _MAX_WAITING,
         handshake_failed: HandshakeFailed = lambda _peer, _reason: None,
     ) -> None:

@@ -22,7 +22,7 @@ from dicom_node.dimse.association import MAX_PDU_BYTES, NodeAssociation, adopt
 from dicom_node.dimse.commitment import AssociationCommitments, CommitmentDesk
 from dicom_node.dimse.contexts import VERIFICATION, supported_contexts
 from dicom_node.dimse.fast_store import AcceptedContext, Inspect, StoreMessages
-from dicom_node.dimse.lobby import Door, Lobby
+from dicom_node.dimse.lobby import ARTIM_S, Door, Lobby
 from dicom_node.dimse.observer import Observer
 from dicom_node.dimse.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.dimse.requests import AssociationFacts, OpenSink
@@ -64,7 +64,7 @@ def running_scp(
     slots: Slots | None = None,
     commit_waits: bool = True,
     network_timeout_s: float = 60.0,
-    artim_s: float = 30.0,
+    artim_s: float = ARTIM_S,
     bind_within_s: float = 0.0,
 ) -> Iterator[int]:
     """Accept associations while the context lasts; yields the bound port (`port` 0: any free one).

@@ -15,9 +15,10 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import PresentationContext
 
-from dicom_node.dimse.contexts import VERIFICATION, proposed_contexts
+from dicom_node.dimse.admission import REJECT_REASONS
+from dicom_node.dimse.contexts import proposed_contexts, verification_context
 from dicom_node.dimse.part10 import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -34,19 +35,9 @@ _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what went wrong is in the results
 
 CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 60.0
+ANNOUNCED_PDU_BYTES = 16382  # results are sent, only short answers come back
 _LOOK_UP_S = 0.2
-
-#: (source, reason) of A-ASSOCIATE-RJ in words, PS3.8 Table 9-21
-_REJECT_REASONS = {
-    (1, 1): "no reason given",
-    (1, 2): "application context name not supported",
-    (1, 3): "calling AE title not recognised",
-    (1, 7): "called AE title not recognised",
-    (2, 1): "no reason given",
-    (2, 2): "protocol version not supported",
-    (3, 1): "temporary congestion",
-    (3, 2): "local limit exceeded",
-}
 
 
 class AssociationRejected(DestinationRefused):
@@ -92,7 +83,7 @@ def send_files(
     called_ae_title: str,
     calling_ae_title: str,
     on_progress: Callable[[SendResult], None] = lambda _result: None,
-    timeout_s: float = 60.0,
+    timeout_s: float = ANSWER_TIMEOUT_S,
     tls: TlsPeer | None = None,
 ) -> list[SendResult]:
     """Send DICOM files by C-STORE, byte for byte, over one association.
@@ -172,7 +163,7 @@ def echo(
 ) -> EchoResult:
     """C-ECHO over an association of its own. Raises nothing for what the network or the peer does."""
     started = time.monotonic()
-    contexts = [build_context(VERIFICATION)]
+    contexts = [verification_context()]
     try:
         with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s, tls=tls) as association:
             if not association.accepted_contexts:
@@ -200,6 +191,7 @@ def associated(
 ) -> Iterator[Any]:
     """An established association, released at the end. Raises AssociationRejected, DestinationUnreachable."""
     ae = AE(calling_ae_title)
+    ae.maximum_pdu_size = ANNOUNCED_PDU_BYTES
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = min(CONNECT_TIMEOUT_S, timeout_s)
@@ -228,7 +220,7 @@ def associated(
     try:
         if association.is_rejected:
             answer: Any = association.acceptor.primitive
-            words = _REJECT_REASONS.get((answer.result_source, answer.diagnostic), "unknown reason")
+            words = REJECT_REASONS.get((answer.result_source, answer.diagnostic), "unknown reason")
             raise AssociationRejected(
                 f"{host}:{port} ({called_ae_title}) rejected the association: {words}", answer.result == 2
             )

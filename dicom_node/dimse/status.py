@@ -1,6 +1,8 @@
 """Status codes and what they mean for the one who must act (PS3.4 Table B.2-1, PS3.7 Annex C)."""
 
 import errno
+from collections.abc import Mapping
+from types import MappingProxyType
 
 SUCCESS = 0x0000
 INVALID_SOP_INSTANCE = 0x0117  # the UID breaks the rules for UIDs (PS3.7 C.5.20)
@@ -45,6 +47,50 @@ _TEXTS = {
     0xB006: "stored, elements discarded",
     0xB007: "stored, Dataset does not match its SOP Class",
 }
+
+
+#: Every status that our SCP answers C-STORE with (PS3.4 Table B.2-1, PS3.7 section 9.1.1.1.9), and when.
+STORE_STATUSES: Mapping[int, str] = MappingProxyType(
+    {
+        SUCCESS: "the object is kept; also when the same bytes are here already",
+        OUT_OF_RESOURCES: "the object cannot be written, or the disk is nearly full: to be sent again later",
+        DATASET_MISMATCH: "SOP Class UID or SOP Instance UID in the Dataset is not that of the command",
+        CANNOT_UNDERSTAND: "the Dataset is missing, empty or none in this Transfer Syntax, or names no SOP Instance",
+        PROCESSING_FAILURE: "an error inside this node",
+        INVALID_SOP_INSTANCE: "Affected SOP Instance UID breaks the rules for UIDs (PS3.5 section 9.1)",
+        SOP_CLASS_NOT_SUPPORTED: "Affected SOP Class UID is not one of storage",
+        NOT_AUTHORISED: "objects of this SOP Class are not taken from this sender (configuration)",
+        UNRECOGNISED_OPERATION: "an operation other than C-STORE and C-ECHO on a storage or Verification context",
+    }
+)
+
+#: Every status that our SCP answers N-ACTION of Storage Commitment with (PS3.7 section 10.1.4.1.10), and when.
+ACTION_STATUSES: Mapping[int, str] = MappingProxyType(
+    {
+        SUCCESS: "the request is kept on disk; its answer will come as N-EVENT-REPORT",
+        PROCESSING_FAILURE: "an error inside this node",
+        NO_SUCH_SOP_INSTANCE: "Requested SOP Instance UID is not the well-known one (PS3.4 section J.3.5)",
+        INVALID_ARGUMENT_VALUE: "Transaction UID or references are missing, no UIDs or cannot be read",
+        NO_SUCH_SOP_CLASS: "Requested SOP Class UID is not Storage Commitment Push Model",
+        CLASS_INSTANCE_CONFLICT: "the well-known SOP Instance was asked for under another SOP Class",
+        NO_SUCH_ACTION: "Action Type ID is not 1",
+        RESOURCE_LIMITATION: "the request cannot be kept, or too many references or requests at a time",
+    }
+)
+
+#: Every status that our SCU of Storage Commitment answers N-EVENT-REPORT with (PS3.7 section 10.1.1.1.8), and when.
+EVENT_STATUSES: Mapping[int, str] = MappingProxyType(
+    {
+        SUCCESS: "the report is kept",
+        PROCESSING_FAILURE: "an error inside this node, or the report cannot be kept now",
+        NO_SUCH_SOP_INSTANCE: "Affected SOP Instance UID is not the well-known one (PS3.4 section J.3.5)",
+        NO_SUCH_EVENT_TYPE: "Event Type ID is neither 1 nor 2",
+        INVALID_ARGUMENT_VALUE: "not a transaction that this archive was asked, or it cannot be read",
+        NO_SUCH_SOP_CLASS: "Affected SOP Class UID is not Storage Commitment Push Model",
+        CLASS_INSTANCE_CONFLICT: "the well-known SOP Instance was named under another SOP Class",
+        RESOURCE_LIMITATION: "the report cannot be kept",
+    }
+)
 
 
 class RefusedError(Exception):

@@ -111,7 +111,7 @@ def store_session(
     More than an association can hold are left out: `is_proposed` tells.
     Raises AssociationRejected, DestinationUnreachable.
     """
-    contexts = _contexts(heads, syntaxes)
+    contexts = store_contexts(heads, syntaxes)
     peer = f"{host}:{port}"
     try:
         with associated(host, port, called_ae_title, calling_ae_title, contexts, timeout_s, tls=tls) as association:
@@ -125,7 +125,8 @@ def _offers(transfer_syntax_uid: str, syntaxes: Sequence[str]) -> Sequence[str]:
     return syntaxes if transfer_syntax_uid in _PLAIN else (transfer_syntax_uid,)
 
 
-def _contexts(heads: Iterable[FileHead], syntaxes: Sequence[str]) -> list[PresentationContext]:
+def store_contexts(heads: Iterable[FileHead], syntaxes: Sequence[str]) -> list[PresentationContext]:
+    """What is proposed for these objects; see `store_session`."""
     contexts: dict[tuple[str, str], PresentationContext] = {}
     for head in heads:
         pairs = [(head.sop_class_uid, syntax) for syntax in _offers(head.transfer_syntax_uid, syntaxes)]

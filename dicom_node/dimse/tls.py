@@ -112,6 +112,14 @@ def handshake_failure(context: ssl.SSLContext) -> str:
     return str(getattr(failure, "verify_message", "") or getattr(failure, "reason", "") or failure or "")
 
 
+def profile_suites() -> dict[str, list[str]]:
+    """Protocol version -> cipher suites of the profile, as OpenSSL names them, the preferred ones first."""
+    suites: dict[str, list[str]] = {"TLSv1.3": [], "TLSv1.2": []}
+    for suite in _profile(ssl.PROTOCOL_TLS_SERVER).get_ciphers():
+        suites.setdefault(str(suite["protocol"]), []).append(str(suite["name"]))
+    return suites
+
+
 class ReloadedContext:
     """The acceptor's context, made again when a file changes: new certificates need no restart. Thread-safe."""
 

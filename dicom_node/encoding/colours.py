@@ -48,8 +48,11 @@ class Scale:
 
 def scale_of(map_: Map) -> Scale:
     """Colours over the usual values of a map, between round numbers. The map must have a value."""
-    valid = map_.values[np.isfinite(map_.values)]
-    low, high = (float(value) for value in np.percentile(valid[:: 1 + valid.size // 200_000], _PERCENTILES))
+    some = map_.values.ravel()[:: 1 + map_.values.size // 1_000_000]  # of large maps a part tells enough
+    valid = some[np.isfinite(some)]
+    if not valid.size:
+        valid = map_.values[np.isfinite(map_.values)]
+    low, high = (float(value) for value in np.percentile(valid, _PERCENTILES))
     step = _round_step((high - low) / 4 if high > low else max(abs(low), 1.0) / 4)
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     return Scale(map_.label, unit_text(map_.unit), low, high if high > low else low + step)

@@ -13,7 +13,7 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
-from dicom_node.encoding.fonts import FILES, font_file
+from dicom_node.encoding.fonts import FILES, font_file, text_width
 from dicom_node.encoding.frames import reference_item
 from dicom_node.encoding.header import add_code, new_object, plain, series_description, shortened
 from dicom_node.encoding.provenance import MANUFACTURER, Provenance
@@ -106,8 +106,13 @@ def _image(pixels: NDArray[np.uint8]) -> ImageReader:
 
 
 def _write(canvas: Canvas, item: Text, height: int) -> None:
+    if item.halo:  # a dark ground; a rim would be the same text a second time for whoever copies it
+        width = text_width(item.text, item.size, item.bold)
+        left = item.x - {"left": 0.0, "middle": width / 2, "right": width}[item.align]
+        canvas.setFillColorRGB(0, 0, 0, alpha=0.6)
+        canvas.rect(left - 2, height - item.baseline - 4, width + 4, item.size + 4, stroke=0, fill=1)
     canvas.setFont(f"{_PREFIX}{item.bold}", item.size)
-    canvas.setFillColorRGB(*_colour(item.colour))
+    canvas.setFillColorRGB(*_colour(item.colour), alpha=1)
     draw = {"left": canvas.drawString, "middle": canvas.drawCentredString, "right": canvas.drawRightString}[item.align]
     draw(item.x, height - item.baseline, item.text)
 

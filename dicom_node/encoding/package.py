@@ -20,6 +20,22 @@ KINDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+#: kind -> SOP Class of its objects.
+SOP_CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "seg": "1.2.840.10008.5.1.4.1.1.66.4",
+        "seg_labelmap": "1.2.840.10008.5.1.4.1.1.66.7",
+        "pm": "1.2.840.10008.5.1.4.1.1.30",
+        "kos": "1.2.840.10008.5.1.4.1.1.88.59",
+        "sc": "1.2.840.10008.5.1.4.1.1.7",
+        "pdf": "1.2.840.10008.5.1.4.1.1.104.1",
+        "sr": "1.2.840.10008.5.1.4.1.1.88.34",
+        "sr_comprehensive": "1.2.840.10008.5.1.4.1.1.88.33",
+        "sr_enhanced": "1.2.840.10008.5.1.4.1.1.88.22",
+        "sr_text": "1.2.840.10008.5.1.4.1.1.88.11",
+    }
+)
+
 #: kind -> what is sent instead, in this order, when a destination refuses its SOP Class.
 FALL_BACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -5,7 +5,7 @@ wherever and however often it runs. Nothing here reads a clock; Provenance carri
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -67,7 +67,9 @@ class Provenance:
     created_at: datetime  # fixed per job, so that a second attempt gives the same bytes
     configuration: tuple[tuple[str, str], ...] = ()  # settings that change the answer
     slot: int = 0  # of the pipeline among those of the node; keeps Series Numbers apart
-    predecessor: Predecessor | None = None
+    predecessor: Predecessor | None = None  # the report of the run before
+    other_predecessors: tuple[Predecessor, ...] = ()  # the same report in other SOP Classes
+    tracking: tuple[tuple[str, str], ...] = ()  # Tracking UIDs of the findings by name (see tracking.py)
 
     @classmethod
     def of(
@@ -80,10 +82,11 @@ class Provenance:
         fingerprint: str,
         created_at: datetime,
         configuration: Mapping[str, str] | None = None,
-        predecessor: Predecessor | None = None,
+        predecessors: Sequence[Predecessor] = (),
     ) -> "Provenance":
         """Provenance of one run of `pipeline` with its opened bundles.
 
+        predecessors : the reports of the run before, the main one first.
         created_at : with a time zone it is turned into the node's own, which is what a hospital's clock shows.
         """
         names = list(PIPELINES)
@@ -99,7 +102,8 @@ class Provenance:
             created_at=created_at.astimezone() if created_at.tzinfo else created_at,
             configuration=tuple(sorted((configuration or {}).items())),
             slot=names.index(pipeline.name) if pipeline.name in names else len(names),
-            predecessor=predecessor,
+            predecessor=predecessors[0] if predecessors else None,
+            other_predecessors=tuple(predecessors[1:]),
         )
 
     @property
@@ -136,9 +140,22 @@ class Provenance:
             role,
         )
 
+    @property
+    def edition(self) -> str:
+        """Digest of what answers: version, bundles and settings. Another edition may answer differently."""
+        return _digest(self.version, configuration_digest(self.bundles, self.configuration)).hex()
+
+    def predecessor_for(self, sop_class_uid: str) -> Predecessor | None:
+        """The report that one of this SOP Class replaces: of the same SOP Class if there is one."""
+        if self.predecessor is None:
+            return None
+        earlier = (self.predecessor, *self.other_predecessors)
+        return next((item for item in earlier if item.sop_class_uid == sop_class_uid), self.predecessor)
+
     def tracking_uid(self, tracking_id: str) -> str:
-        """UID of a finding, the same in every version of the pipeline; see `tracking_uid`."""
-        return tracking_uid(self.node_id, self.study_instance_uid, self.pipeline, tracking_id)
+        """Tracking UID of a finding as `tracking` has it; of what has a fixed name, such as "Liver", by that name."""
+        by_name = tracking_uid(self.node_id, self.study_instance_uid, self.pipeline, tracking_id)
+        return dict(self.tracking).get(tracking_id, by_name)
 
     @property
     def device_uid(self) -> str:
@@ -160,7 +177,7 @@ def derive_uid(  # one parameter per thing that makes the object another object
 
 
 def tracking_uid(node_id: str, study_instance_uid: str, pipeline: str, tracking_id: str) -> str:
-    """Tracking UID (0062,0021) of a finding: stable over versions of pipeline and bundles."""
+    """Tracking UID (0062,0021) of what is the same wherever its name is: a region, the exam as a whole."""
     return _uid("tracking", node_id, study_instance_uid, pipeline, tracking_id)
 
 
@@ -171,8 +188,11 @@ def configuration_digest(bundles: Iterable[BundleUsed], configuration: Iterable[
 
 
 def _uid(*parts: str) -> str:
-    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+    return f"2.25.{int.from_bytes(_digest(*parts)[:16], 'big')}"
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\x1f".join(parts).encode()).digest()
 
 
 def add_equipment(dataset: Dataset, provenance: Provenance) -> None:

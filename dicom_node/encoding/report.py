@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from dicom_node.encoding import content
-from dicom_node.encoding.concepts import CONCEPTS, PRIVATE_SCHEME
+from dicom_node.encoding.concepts import PRIVATE_SCHEME
 from dicom_node.encoding.evidence import evidence, references
 from dicom_node.encoding.groups import (
     algorithm_items,
@@ -159,8 +159,9 @@ def add_document_attributes(dataset: Dataset, listed: Sequence[Dataset], provena
     dataset.CurrentRequestedProcedureEvidenceSequence = [
         item for item in listed if item.StudyInstanceUID == provenance.study_instance_uid
     ]
-    if provenance.predecessor is not None:
-        dataset.PredecessorDocumentsSequence = references([provenance.predecessor])
+    predecessor = provenance.predecessor_for(str(dataset.SOPClassUID))
+    if predecessor is not None:
+        dataset.PredecessorDocumentsSequence = references([predecessor])
 
 
 def _tree(
@@ -176,7 +177,7 @@ def _tree(
         "imaging_measurement_report",
         [
             *document_header_items(provenance),
-            *_procedures(sources),
+            _procedure(sources),
             *([library] if library is not None else []),
             content.container("imaging_measurements", groups),
             *([content.container("supporting_information", supporting)] if supporting else []),
@@ -187,11 +188,16 @@ def _tree(
     return content.frozen(root, header)
 
 
-def _procedures(sources: Mapping[str, Sequence[Dataset]]) -> list[Dataset]:
-    """Procedure reported, one item per modality of the images: CID 100 knows CT and MR, all else is "imaging"."""
-    modalities = [str(datasets[0].get("Modality") or "") for datasets in sources.values() if datasets]
-    keys = dict.fromkeys(item if item in ("CT", "MR") else "imaging_procedure" for item in sorted(modalities))
-    return [content.code("procedure_reported", key, "HAS CONCEPT MOD") for key in keys if key in CONCEPTS]
+def _procedure(sources: Mapping[str, Sequence[Dataset]]) -> Dataset:
+    """Procedure reported: CID 100 knows CT and MR; all else, and several modalities together, are "imaging".
+
+    One item only: validators of IHE refuse a second.
+    """
+    modalities = {str(datasets[0].get("Modality") or "") for datasets in sources.values() if datasets}
+    known = modalities.pop() if len(modalities) == 1 else ""
+    return content.code(
+        "procedure_reported", known if known in ("CT", "MR") else "imaging_procedure", "HAS CONCEPT MOD"
+    )
 
 
 def _supporting(results: Results, led_to: Dataset | None) -> list[Dataset]:

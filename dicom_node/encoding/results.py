@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from dicom_node.encoding.capture import capture
-from dicom_node.encoding.checks import check_report, check_segmentation
 from dicom_node.encoding.document import document
 from dicom_node.encoding.header import TRANSFER_SYNTAX_UID, to_bytes
 from dicom_node.encoding.key_objects import key_objects
@@ -17,6 +16,7 @@ from dicom_node.encoding.package import KINDS, USUAL, Package
 from dicom_node.encoding.page import refusal_page, summary_page
 from dicom_node.encoding.parametric_map import parametric_map
 from dicom_node.encoding.provenance import Provenance
+from dicom_node.encoding.read_back import read_back
 from dicom_node.encoding.report import FORMS, refusal_reports, refused_images, reports
 from dicom_node.encoding.reported import Reported
 from dicom_node.encoding.segmentation import segmentation, segments_of
@@ -81,15 +81,10 @@ def encode_results(
     results += reports(reported, wanted, forms).items() if forms else ()
     if "sr_text" in package.built:
         results.append(("sr_text", text_report(reported, wanted)))
-    objects = []
-    for kind, dataset in sorted(results, key=lambda result: list(KINDS).index(result[0])):
-        data = to_bytes(dataset)
-        if kind == "seg" and stack is not None:
-            check_segmentation(data, segments, stack)
-        if kind in forms[:1]:  # the other forms have the same content
-            check_report(data, sources, images.header, segments if "seg" in package.built else (), stack)
-        objects.append(_encoded(kind, dataset, data))
-    return tuple(objects)
+    results.sort(key=lambda result: list(KINDS).index(result[0]))
+    objects = tuple(_encoded(kind, dataset) for kind, dataset in results)
+    read_back(objects, sources, segments, stack)
+    return objects
 
 
 def _image_objects(reported: Reported, package: Package) -> list[tuple[str, Dataset]]:
@@ -151,13 +146,9 @@ def encode_refusal(
     results.update(refusal_reports(reason, sources, provenance, forms))
     if "sr_text" in package.built:
         results["sr_text"] = refusal_text_report(reason, sources, provenance)
-    objects = []
-    for kind, dataset in results.items():
-        data = to_bytes(dataset)
-        if kind in forms[:1]:
-            check_report(data, sources, next(iter(sources.values()))[0], (), None)
-        objects.append(_encoded(kind, dataset, data))
-    return tuple(objects)
+    objects = tuple(_encoded(kind, dataset) for kind, dataset in results.items())
+    read_back(objects, sources)
+    return objects
 
 
 def _images(
@@ -175,12 +166,12 @@ def _images(
     raise InvalidResult(f"No images of the role {findings.role!r}, on which the findings lie.")
 
 
-def _encoded(kind: str, dataset: Dataset, data: bytes) -> EncodedObject:
+def _encoded(kind: str, dataset: Dataset) -> EncodedObject:
     return EncodedObject(
         kind=kind,
         sop_instance_uid=str(dataset.SOPInstanceUID),
         sop_class_uid=str(dataset.SOPClassUID),
         transfer_syntax_uid=TRANSFER_SYNTAX_UID,
         series_instance_uid=str(dataset.SeriesInstanceUID),
-        data=data,
+        data=to_bytes(dataset),
     )

@@ -95,8 +95,9 @@ def segments_of(findings: Findings, shape: tuple[int, int, int], provenance: Pro
     empty = [segment.tracking_id for segment in segments if segment.voxels == 0]
     if empty:
         raise InvalidResult(f"Findings without a voxel: {', '.join(empty)}.")
+    found = tuple(segments)
     for region in findings.regions:
-        name, mask = _without_findings(region, findings, shape)
+        name, mask = _without_findings(region, found, shape)
         segment = _segment(
             len(segments) + 1, name, name, region.concept, None, _COLOURS["region"], mask, shape, provenance
         )
@@ -201,17 +202,20 @@ def _segment(
     )
 
 
-def _without_findings(region: Region, findings: Findings, shape: tuple[int, int, int]) -> tuple[str, NDArray[np.bool_]]:
+def _without_findings(
+    region: Region, found: Sequence[Segment], shape: tuple[int, int, int]
+) -> tuple[str, NDArray[np.bool_]]:
     """Name and mask of a region less the voxels of the findings."""
     if region.mask.shape != shape:
         return region.label, region.mask  # refused with its name by the caller
-    mask = region.mask != 0
-    before = np.count_nonzero(mask)
-    for finding in findings.findings:
-        for index, plane in enumerate(finding.mask):
-            if plane.any():
-                mask[index] &= ~(plane != 0)
-    return (region.label if np.count_nonzero(mask) == before else f"{region.label} without lesions"), mask
+    mask, name = region.mask != 0, region.label
+    for segment in found:
+        for index in segment.slices:
+            common = mask[index] & segment.mask[index]
+            if common.any():
+                mask[index] ^= common
+                name = f"{region.label} without lesions"
+    return name, mask
 
 
 def _label(finding: Finding) -> str:

@@ -70,20 +70,20 @@ def views_of(
     """
     if pixels is None or not len(pixels):
         return Views()
-    maps = findings.maps[:MAX_VIEWS]
-    chosen = _chosen(findings, segments, len(pixels), MAX_VIEWS // max(1, len(maps)))
+    maps = [map_ for map_ in findings.maps if np.isfinite(map_.values).any()][:MAX_VIEWS]
+    chosen = _chosen(findings, segments, maps, len(pixels), MAX_VIEWS // max(1, len(maps)))
     if isinstance(images, SourceStack):
         crop = _crop(findings, segments, chosen, pixels.shape[1:3])
     else:
         crop = _device_region(images.header, pixels.shape[1:3])
     base = _base(images, pixels, chosen)
-    scales = tuple(scale_of(map_) for map_ in maps if np.isfinite(map_.values).any())
+    scales = tuple(scale_of(map_) for map_ in maps)
     views = []
-    for map_ in maps or (None,):
-        if map_ is not None and not np.isfinite(map_.values).any():
-            continue
+    for index in () if maps else chosen:
+        views.append(_view(findings, segments, images, index, base[index], crop, None))
+    for map_, scale in zip(maps, scales, strict=True):
         for index in chosen:
-            picture = base[index] if map_ is None else _coloured(base[index], map_, index)
+            picture = _coloured(base[index], map_.values[index], scale)
             views.append(_view(findings, segments, images, index, picture, crop, map_))
     missing = sum(not any(_touches(item, index) for index in chosen) for item in segments if item.site is not None)
     missing += sum(item.image not in chosen for item in findings.planar)
@@ -107,7 +107,7 @@ def _images_with_findings(findings: Findings, segments: Sequence[Segment]) -> di
     return marked
 
 
-def _chosen(findings: Findings, segments: Sequence[Segment], count: int, limit: int) -> list[int]:
+def _chosen(findings: Findings, segments: Sequence[Segment], maps: Sequence[Map], count: int, limit: int) -> list[int]:
     """Indices of images to show, rising. The first finding's largest slice, then those with most that is not shown."""
     marked = _images_with_findings(findings, segments)
     first = [segment.largest_slice for segment in segments if segment.site is not None]
@@ -120,8 +120,8 @@ def _chosen(findings: Findings, segments: Sequence[Segment], count: int, limit: 
         best = best if chosen else first[0]
         chosen.append(best)
         left -= marked[best]
-    if not chosen and findings.maps:
-        chosen = _best_of_map(findings.maps[0], limit)
+    if not chosen and maps:
+        chosen = _best_of_map(maps[0], limit)
     if not chosen and findings.images:
         chosen = list(dict.fromkeys(item.image for item in findings.images))[:limit]
     if not chosen:
@@ -133,8 +133,6 @@ def _chosen(findings: Findings, segments: Sequence[Segment], count: int, limit: 
 def _best_of_map(map_: Map, limit: int) -> list[int]:
     """Images spread over those where the map has at least half as many values as on its best one."""
     values = np.asarray([int(np.count_nonzero(np.isfinite(plane))) for plane in map_.values])
-    if not values.any():
-        return []
     good = np.flatnonzero(values >= 0.5 * values.max())
     places = np.linspace(0, len(good) - 1, min(limit, len(good))).round().astype(int)
     return [int(index) for index in good[places]]
@@ -198,11 +196,10 @@ def _base(images: SourceImages, pixels: NDArray[Any], chosen: Sequence[int]) -> 
     return {index: np.repeat(plane[:, :, None], 3, axis=2) for index, plane in zip(chosen, grey, strict=True)}
 
 
-def _coloured(picture: NDArray[np.uint8], map_: Map, index: int) -> NDArray[np.uint8]:
-    """The image with the map's colours where it has values."""
-    values = map_.values[index]
+def _coloured(picture: NDArray[np.uint8], values: NDArray[np.float32], scale: Scale) -> NDArray[np.uint8]:
+    """The image with the map's colours where it has values [row, column]."""
     valid = np.isfinite(values)
-    colours = scale_of(map_).colours(values[valid])
+    colours = scale.colours(values[valid])
     blended = picture.copy()
     blended[valid] = (_BLEND * colours + (1 - _BLEND) * picture[valid]).round().astype(np.uint8)
     return blended

@@ -14,6 +14,9 @@ from dicom_node.routing.nodes import NodeReader, compose, near, plain
 from dicom_node.routing.sender import RATES, Sender, sop_class_problem, sop_class_uid
 from pipelines.catalogue import PIPELINES
 
+#: what images that come after a result do
+LATE_POLICIES = ("rerun", "alert", "ignore")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -25,6 +28,7 @@ class Rule:
     send_to: tuple[str, ...]
     roles: Mapping[str, Condition] = field(default_factory=dict)  # role -> how its stack is recognised instead
     report_refusal: bool = False
+    late: str | None = None  # images after a result: rerun, alert or ignore; None: as the setting late_images says
     enabled: bool = True
 
 
@@ -90,7 +94,7 @@ class _Reader(NodeReader):
         )
 
     def rule(self, node: yaml.Node, destinations: set[str]) -> Rule | None:
-        known = {"name", "when", "run", "roles", "send_to", "report_refusal", "enabled"}
+        known = {"name", "when", "run", "roles", "send_to", "report_refusal", "late", "enabled"}
         values = self.mapping(node, "a rule", known, {"name", "when", "run", "send_to"})
         name = self.text(values, node, "a rule", "name", lambda v: None if v.strip() else "must not be empty") or ""
         what = f"rule {name!r}"
@@ -110,9 +114,11 @@ class _Reader(NodeReader):
             key: self.flag(values, what, key, default)
             for key, default in (("report_refusal", False), ("enabled", True))
         }
+        late = self.text(values, node, what, "late", _is_late_policy) if "late" in values else None
         if when is None or run is None or None in roles.values():
             return None
-        return Rule(name, when, run, tuple(send_to), {k: v for k, v in roles.items() if v is not None}, **flags)
+        bound = {k: v for k, v in roles.items() if v is not None}
+        return Rule(name, when, run, tuple(send_to), bound, late=late, **flags)
 
     def condition(self, node: yaml.Node | None, what: str) -> Condition | None:
         if node is None:
@@ -155,6 +161,10 @@ def _leaves(node: yaml.Node) -> Iterator[yaml.Node]:
 def _is_rate(value: Any) -> str | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return None if is_number and 0 < value < math.inf else "a number above 0 is needed"
+
+
+def _is_late_policy(value: str) -> str | None:
+    return None if value in LATE_POLICIES else f"one of {', '.join(LATE_POLICIES)} is needed"
 
 
 def _is_pipeline(value: str) -> str | None:

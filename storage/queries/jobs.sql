@@ -3,17 +3,20 @@
 SELECT FROM study WHERE study_instance_uid = %(study_instance_uid)s FOR NO KEY UPDATE;
 
 -- request --
--- A job for these inputs unless there is one; one that was superseded before it ran comes back to life.
-INSERT INTO job (study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, report_refusal, rung_at)
-VALUES (%(study_instance_uid)s, %(pipeline)s, %(fingerprint)s, %(rule)s, %(inputs)s, %(send_to)s, %(queue)s,
-        %(report_refusal)s, now())
-ON CONFLICT (study_instance_uid, pipeline, fingerprint) DO UPDATE
-   SET state = 'waiting', reason = '', attempts = 0, created_at = now(), finished_at = NULL, rung_at = now(),
-       rule = excluded.rule, inputs = excluded.inputs, send_to = excluded.send_to, queue = excluded.queue,
-       report_refusal = excluded.report_refusal
- WHERE job.state = 'superseded'
+-- A job for these inputs unless there is one, whatever answered it. Asked for once more on purpose: unless one waits.
+INSERT INTO job (study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, report_refusal, created_at,
+                 rung_at)
+SELECT %(study_instance_uid)s, %(pipeline)s, %(fingerprint)s, %(rule)s, %(inputs)s, %(send_to)s, %(queue)s,
+       %(report_refusal)s, clock_timestamp(), now()
+ WHERE NOT EXISTS (
+    SELECT FROM job
+     WHERE study_instance_uid = %(study_instance_uid)s AND pipeline = %(pipeline)s AND fingerprint = %(fingerprint)s
+       AND CASE WHEN %(again)s THEN state = 'waiting' ELSE state <> 'superseded' END)
+ON CONFLICT (study_instance_uid, pipeline, fingerprint, edition) WHERE state NOT IN ('superseded', 'failed')
+DO NOTHING
 RETURNING id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
-          created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal;
+          created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
+          predecessor_id;
 
 -- supersede --
 -- Jobs of the same study and pipeline that still wait with other inputs will not run.
@@ -26,14 +29,59 @@ UPDATE job SET state = 'superseded', reason = %(reason)s, finished_at = now()
 INSERT INTO outbox (queue, task, argument)
 SELECT queue, 'run_job', id::text FROM job WHERE id = %(id)s AND state = 'waiting';
 
+-- lock_study_of --
+-- Claims for one study come one after the other, so that of two jobs one sees that the other runs.
+SELECT FROM study
+ WHERE study_instance_uid = (SELECT study_instance_uid FROM job WHERE id = %(id)s)
+   FOR NO KEY UPDATE;
+
+-- yield_to_newer --
+-- A job that comes back to waiting when a later one has been asked for is not needed any more.
+UPDATE job SET state = 'superseded', reason = 'job ' || newest.id || ' has newer inputs', finished_at = now()
+  FROM (SELECT max(newer.id) AS id
+          FROM job older JOIN job newer USING (study_instance_uid, pipeline)
+         WHERE older.id = %(id)s AND newer.id > older.id
+           AND newer.state IN ('waiting', 'running', 'done', 'refused')) AS newest
+ WHERE job.id = %(id)s AND job.state = 'waiting' AND newest.id IS NOT NULL;
+
 -- claim --
--- Take the job for this worker; no row: another worker has it, or it is over.
+-- Take the job for this worker; no row: another worker has it, it is over, or an earlier run of the pipeline on the
+-- study still goes on, whose end announces this one. So what a run follows has ended when it begins, and a second
+-- attempt follows the same one.
 UPDATE job
    SET state = 'running', attempts = attempts + 1, started_at = now(), reason = '',
-       lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+       lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),
+       predecessor_id = (
+           SELECT max(earlier.id) FROM job earlier
+            WHERE earlier.study_instance_uid = job.study_instance_uid AND earlier.pipeline = job.pipeline
+              AND earlier.id < job.id AND earlier.state IN ('done', 'refused'))
  WHERE id = %(id)s AND state = 'waiting'
+   AND NOT EXISTS (
+       SELECT FROM job other
+        WHERE other.study_instance_uid = job.study_instance_uid AND other.pipeline = job.pipeline
+          AND other.state = 'running')
 RETURNING id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
-          created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal;
+          created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
+          predecessor_id;
+
+-- note_edition --
+-- What is about to answer this worker's job; no row: these inputs have been answered by it already.
+UPDATE job SET edition = %(edition)s
+ WHERE id = %(id)s AND state = 'running' AND lease_owner = %(owner)s
+   AND NOT EXISTS (
+       SELECT FROM job other
+        WHERE other.study_instance_uid = job.study_instance_uid AND other.pipeline = job.pipeline
+          AND other.fingerprint = job.fingerprint AND other.edition = %(edition)s AND other.id <> job.id
+          AND other.state NOT IN ('superseded', 'failed'))
+RETURNING id;
+
+-- ring_next --
+-- One run has ended: announce the job that waits for it.
+INSERT INTO outbox (queue, task, argument)
+SELECT waiting.queue, 'run_job', waiting.id::text
+  FROM job ended JOIN job waiting USING (study_instance_uid, pipeline)
+ WHERE ended.id = %(id)s AND waiting.state = 'waiting'
+ ORDER BY waiting.id;
 
 -- heartbeat --
 -- The worker lives: move the lease on, if it is still this worker's.
@@ -72,7 +120,8 @@ WITH expired AS (
            rung_at = now(), lease_owner = NULL, lease_until = NULL
      WHERE id IN (SELECT id FROM expired)
     RETURNING id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
-              created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal
+              created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
+          predecessor_id
 ), rung AS (
     INSERT INTO outbox (queue, task, argument)
     SELECT queue, 'run_job', id::text FROM changed WHERE state = 'waiting' ORDER BY changed.id
@@ -102,14 +151,16 @@ SELECT queue, 'run_job', id::text FROM rung ORDER BY rung.id;
 -- get --
 -- One job.
 SELECT id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
-       created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal
+       created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
+          predecessor_id
   FROM job
  WHERE id = %(id)s;
 
 -- for_study --
 -- The jobs of a study in order of their making.
 SELECT id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
-       created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal
+       created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
+          predecessor_id
   FROM job
  WHERE study_instance_uid = %(study_instance_uid)s
  ORDER BY id;

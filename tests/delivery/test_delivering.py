@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from deliveries_lab import CLASSES, Lab, dataset_of
 
+import dicom_node.delivery as delivery_types
 import storage.associations
 import storage.deliveries
 import storage.destinations
@@ -291,3 +292,23 @@ def test_a_hanging_destination_holds_up_nobody(lab: Lab, pacs: StandInPacs, port
     )
     assert latency < 3
     eventually(lambda: state(lab, "hangs").breaker == "open", "it is seen to be away")
+
+
+def test_an_error_of_our_own_counts_as_an_attempt(
+    lab: Lab, port: int, pacs: StandInPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.rules(pacs=f"{SENT_TO_PACS}{port}")
+    lab.finish_job(STUDY, ["pacs"])
+    with monkeypatch.context() as broken:
+        broken.setattr(delivery_types, "SENDERS", {"dimse": lambda *_: 1 / 0})
+        lab.deliver()
+    assert [(d.state, d.attempts) for d in lab.deliveries(STUDY)] == [("waiting", 1)] * 2
+    assert all("ZeroDivisionError" in d.reason for d in lab.deliveries(STUDY))
+    with monkeypatch.context() as broken:  # one that sends nothing and says nothing
+        broken.setattr(delivery_types, "SENDERS", {"dimse": lambda *_: None})
+        lab.time_passes()
+        lab.deliver()
+    assert state(lab).breaker == "open"
+    lab.time_passes()
+    lab.deliver()
+    assert arrived(pacs) == ["seg", "sr"]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache, partial
@@ -23,13 +23,11 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from dicom_node.encoding import results
-from dicom_node.encoding.checks import check_report, check_segmentation
-from dicom_node.encoding.header import IDENTITY_KEYWORDS, identity_bytes, plain, to_bytes
+from dicom_node.encoding.header import IDENTITY_KEYWORDS, identity_bytes, plain
 from dicom_node.encoding.package import WITHOUT_FALL_BACKS
 from dicom_node.encoding.provenance import Predecessor, is_ours
 from dicom_node.encoding.results import EncodedObject
-from dicom_node.encoding.segmentation import segmentation, segments_of
-from dicom_node.encoding.sources import InvalidResult, source_stack
+from dicom_node.encoding.sources import InvalidResult
 from pipelines.findings import Finding, Findings, Measurement
 
 # the other forms have tests of their own
@@ -524,67 +522,6 @@ def test_an_empty_finding_and_a_doubled_name_are_refused() -> None:
     one = liver_findings().findings[0]
     with pytest.raises(InvalidResult, match="share a name"):
         encode_results(Findings("portal_venous", (one, one)), both_phases(), provenance())
-
-
-# ------------------------------------------------------------------ the checks bite
-
-
-@pytest.fixture
-def planted() -> tuple[Dataset, list, object, dict[str, list[Dataset]]]:
-    sources, findings = both_phases(), liver_findings()
-    stack = source_stack(sources["portal_venous"])
-    segments = segments_of(findings, stack.shape, provenance())
-    return segmentation(segments, stack, provenance()), segments, stack, sources
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (lambda ds: setattr(ds, "PixelData", bytes(len(ds.PixelData))), "is not the mask"),
-        (lambda ds: setattr(ds, "PatientID", "SYN-0002"), "PatientID differ"),
-        (lambda ds: ds.PerFrameFunctionalGroupsSequence.reverse(), "is not the mask"),
-        (
-            lambda ds: setattr(
-                ds.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0], "ImagePositionPatient", [0, 0, 0]
-            ),
-            "does not lie on",
-        ),
-    ],
-)
-def test_faults_planted_in_a_seg_are_found(planted: tuple, fault: Callable[[Dataset], object], message: str) -> None:
-    dataset, segments, stack, _ = planted
-    check_segmentation(to_bytes(dataset), segments, stack)
-    fault(dataset)
-    with pytest.raises(InvalidResult, match=message):
-        check_segmentation(to_bytes(dataset), segments, stack)
-
-
-def _move(dataset: Dataset) -> None:
-    region = next(item for item in items(dataset) if item.get("GraphicType") == "POLYLINE")
-    region.GraphicData = [float(part) + 12 for part in region.GraphicData]
-
-
-def _drop_evidence(dataset: Dataset) -> None:
-    del dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
-
-
-def _drop_graphic(dataset: Dataset) -> None:
-    for item in items(dataset):
-        if "ContentSequence" in item and any(part.get("GraphicType") == "POLYLINE" for part in item.ContentSequence):
-            item.ContentSequence = [part for part in item.ContentSequence if part.get("GraphicType") != "POLYLINE"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [(_move, "leaves its Segment"), (_drop_evidence, "not in the evidence"), (_drop_graphic, "no graphic")],
-)
-def test_faults_planted_in_an_sr_are_found(planted: tuple, fault: Callable[[Dataset], object], message: str) -> None:
-    _, segments, stack, sources = planted
-    data = next(item.data for item in answered() if item.kind == "sr")
-    dataset = dcmread(BytesIO(data))
-    fault(dataset)
-    with pytest.raises(InvalidResult, match=message):
-        check_report(to_bytes(dataset), sources, stack.header, segments, stack)
 
 
 def test_plain_text_keeps_what_the_character_set_holds() -> None:

@@ -30,6 +30,9 @@ FORMS = {**REPORTS, "sr_text": "1.2.840.10008.5.1.4.1.1.88.11"}
 ALL_SR = Package(kinds=("seg", "kos", *FORMS), fall_backs=False)
 
 
+SMALL = (6, 32, 32)  # slices, rows, columns where more would only take longer
+
+
 def items(dataset: Dataset) -> Iterator[Dataset]:
     for item in dataset.get("ContentSequence", ()):
         yield item
@@ -324,7 +327,7 @@ def test_an_answer_from_several_modalities() -> None:
     procedures = [
         item.ConceptCodeSequence[0].CodeMeaning for item in items(report) if name(item) == "Procedure reported"
     ]
-    assert procedures == ["CT unspecified body region", "MR unspecified body region", "Imaging procedure"]
+    assert procedures == ["Imaging procedure"]
     (exam,) = groups(report)["Liver"]
     assert statements(exam) == [("Fibrosis stage, METAVIR-like", "F2: significant fibrosis"),
                                 ("Fibrosis stage, METAVIR-like", "Fibrosis")]  # fmt: skip
@@ -357,7 +360,8 @@ def test_an_exam_without_any_number_is_shown() -> None:
 def test_a_report_leads_to_what_is_wanted_and_is_another_one_where_that_differs() -> None:
     def report(*kinds: str, fall_backs: bool = True) -> tuple[EncodedObject, ...]:
         package = Package(kinds=kinds, fall_backs=fall_backs)
-        return encode_results(liver_findings(), both_phases(), provenance(), package=package)
+        sources = {"portal_venous": ct_stack(slices=SMALL[0], size=SMALL[1])}
+        return encode_results(liver_findings(SMALL, lesions=1), sources, provenance(), package=package)
 
     usual = {item.kind: item for item in report("seg", "sr")}
     assert set(usual) >= {"seg", "sr", *FALL_BACKS["sr"]}
@@ -454,8 +458,9 @@ CHARACTER_SETS = [
 
 @pytest.mark.parametrize(("charset", "patient", "words"), CHARACTER_SETS)
 def test_identity_is_copied_and_our_words_can_be_read(charset: object, patient: str, words: str) -> None:
-    stack = [through_bytes(ds) for ds in ct_stack(SpecificCharacterSet=charset, PatientName=patient)]
-    findings = liver_findings(headline="Leber µ 肝")
+    small = ct_stack(slices=SMALL[0], size=SMALL[1], SpecificCharacterSet=charset, PatientName=patient)
+    stack = [through_bytes(ds) for ds in small]
+    findings = liver_findings(SMALL, lesions=1, headline="Leber µ 肝")
     objects = encode_results(findings, {"portal_venous": stack}, provenance(), package=ALL_SR)
     assert {item.kind for item in objects} == {"seg", "kos", *FORMS}
     for kind, dataset in read(objects).items():

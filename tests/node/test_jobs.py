@@ -12,7 +12,10 @@ import storage.results
 from dicom_node import jobs
 from dicom_node.analysis import Answer
 from dicom_node.dimse.part10 import file_head
+from dicom_node.encoding.concepts import UnknownConcept
 from dicom_node.encoding.results import EncodedObject
+from dicom_node.encoding.sources import InvalidResult
+from dicom_node.errors import NodeError
 from dicom_node.node import Node
 from dicom_node.settings import Settings
 from storage import instances
@@ -125,3 +128,28 @@ def test_a_stopped_worker_hands_its_job_back_uncounted(node: Node, monkeypatch: 
     job = requested(node)
     jobs.run_job(node, job.id)
     assert (state(node, job).state, state(node, job).attempts) == ("waiting", 0)
+
+
+@pytest.mark.parametrize("error", [InvalidResult("SR 2.25.100: leaves Segment 1."), UnknownConcept("no code")])
+def test_an_answer_that_is_not_right_is_withheld_at_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: NodeError
+) -> None:
+    """No second attempt, which would give the same bytes; nothing kept, nothing delivered; the story says why."""
+
+    def wrong(node: Node, job: Job) -> Answer:
+        raise error
+
+    monkeypatch.setattr(jobs, "_work", wrong)
+    job = requested(node)
+    jobs.run_job(node, job.id)
+    parked = state(node, job)
+    assert (parked.state, parked.attempts) == ("failed", 1)
+    assert parked.reason == f"answer withheld: {error}"
+    jobs.run_job(node, job.id)
+    assert state(node, job) == parked
+    with node.pool.connection() as connection:
+        assert storage.jobs.overdue(connection, 5) == []
+        assert storage.results.for_job(connection, job.id) == []
+        assert storage.deliveries.for_study(connection, STUDY) == []
+        told = [event.text for event in storage.events.for_study(connection, STUDY) if event.kind == "job"]
+    assert told == [f"ct_lesion: failed: answer withheld: {error}"]

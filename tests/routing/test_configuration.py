@@ -195,3 +195,12 @@ def test_any_edit_is_valid_or_told_with_a_line(at: int, length: int, put: str) -
         load_configuration(EXAMPLE[:at] + put + EXAMPLE[at + length :])
     except ConfigurationError as error:
         assert str(error).strip()  # noqa: PT017 - both ends are right; another kind of error is not
+
+
+def test_what_late_images_do_is_said_per_rule() -> None:
+    head = "rules:\n  - {name: a, when: {attribute: Modality, equals: CT}, run: ct_lesion, send_to: []"
+    assert load_configuration(head + "}\n").rules[0].late is None
+    assert load_configuration(head + ", late: alert}\n").rules[0].late == "alert"
+    assert problems(head + ", late: never}\n") == [
+        "line 2: rule 'a': late 'never': one of rerun, alert, ignore is needed"
+    ]

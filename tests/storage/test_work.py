@@ -61,7 +61,7 @@ def test_a_running_job_is_not_superseded_and_a_superseded_one_comes_back(connect
     assert jobs.claim(connection, second.id, "w", 5) is not None
     again = jobs.request(connection, "1.2.30", "ct_lesion", "f1", "r", {}, [], "cpu")
     assert again is not None
-    assert (again.id, again.state, again.attempts) == (first.id, "waiting", 0)
+    assert (again.fingerprint, again.state, again.attempts) == (first.fingerprint, "waiting", 0)
     found = jobs.get(connection, second.id)
     assert found is not None
     assert found.state == "running"
