@@ -247,6 +247,8 @@ def _instance(
     declared = elements.get(_CHARACTER_SET)
     attributes: dict[str, Any] = {}
     for tag, element in elements.items():
+        if tag >> 16 & 1:
+            continue  # private, below
         keyword, value = (_attribute if len(element.value) <= _MOST_CACHED_BYTES else _attribute.__wrapped__)(
             tag, element, declared
         )
