@@ -254,9 +254,10 @@ def _instance(
         )
         if value is not None:
             attributes[keyword] = list(value) if type(value) is tuple else value
-    attributes |= private_values(elements)
-    if deserves_second_look(attributes):
-        attributes |= later_private_values(path)
+    if attributes.get("Modality") == "MR":
+        attributes |= private_values(elements)
+        if deserves_second_look(attributes):
+            attributes |= later_private_values(path)
     if has_functional_groups(sop_class) and "ImagePositionPatient" not in attributes:
         attributes |= frame_values(path, sop_class)
     return Instance(
