@@ -16,6 +16,7 @@ from pipelines.mre_qc.harmonics import largest_part
 
 WALK_MM = 4.0  # pixels of the random walk
 LEAST_MM2 = 400.0
+USUAL_WIDTH = 1.45  # of a body, in its heights
 
 
 def body_of(magnitude: Array, noise: float) -> Mask:
@@ -33,10 +34,13 @@ def likely(body: Mask, place: Place) -> Array:
         return np.zeros(body.shape, np.float32)
     x_low, x_high = (float(v) for v in np.percentile(place.x_mm[body], [0.5, 99.5]))
     y_low, y_high = (float(v) for v in np.percentile(place.y_mm[body], [0.5, 99.5]))
+    rightmost = body & (place.x_mm <= place.x_mm.min() + 3)
+    if rightmost.sum() > 0.1 * body.shape[0]:  # the field of view cuts the right side off: its width from its height
+        x_low = min(x_low, x_high - USUAL_WIDTH * (y_high - y_low))
     x = (2 * place.x_mm - x_low - x_high) / max(x_high - x_low, 1.0)
     y = (2 * place.y_mm - y_low - y_high) / max(y_high - y_low, 1.0)
-    right = np.exp(-0.5 * (((x + 0.42) / 0.26) ** 2 + ((y + 0.02) / 0.36) ** 2))
-    left = 0.5 * np.exp(-0.5 * (((x + 0.08) / 0.22) ** 2 + ((y + 0.38) / 0.2) ** 2))
+    right = np.exp(-0.5 * (((x + 0.48) / 0.24) ** 2 + ((y + 0.02) / 0.36) ** 2))
+    left = 0.6 * np.exp(-0.5 * (((x + 0.08) / 0.22) ** 2 + ((y + 0.38) / 0.2) ** 2))
     return np.asarray(np.maximum(right, left) * body, np.float32)
 
 
@@ -55,10 +59,8 @@ def liver_of(magnitude: Array | None, body: Mask, place: Place, spacing_mm: tupl
     chance = _walk(np.log(np.maximum(coarse, 1e-6)), small[0], small[1], depth)
     if chance is None:
         return np.zeros_like(body)
-    zoom = [large / few for large, few in zip(body.shape, chance.shape, strict=True)]
     rows, columns = np.indices(body.shape, dtype=np.float32)
     fine = ndimage.map_coordinates(chance, [rows / step[0], columns / step[1]], order=1, mode="nearest")
-    del zoom
     mask = largest_part((fine > 0.5) & body)
     return mask if mask.sum() * spacing_mm[0] * spacing_mm[1] >= LEAST_MM2 else np.zeros_like(mask)
 
@@ -79,10 +81,10 @@ def _walk(signal: NDArray, body: Mask, prior: Array, depth_mm: Array) -> NDArray
     others = body & ((prior < 0.02) | (depth_mm < 9) | (np.abs(signal - usual) > 6 * spread))
     if seeds.sum() < 6 or not others.any():
         return None
-    return _random_walk(signal, body, seeds, others & ~seeds, spread, prior)
+    return _random_walk(signal, body, seeds, others & ~seeds, spread, prior, usual)
 
 
-def _random_walk(signal: NDArray, body: Mask, seeds: Mask, others: Mask, spread: float, prior: Array) -> NDArray:
+def _random_walk(signal: NDArray, body: Mask, seeds: Mask, others: Mask, spread: float, prior: Array, usual: float) -> NDArray:
     number = np.cumsum(body).reshape(body.shape) - 1
     total = int(body.sum())
     pairs = []
@@ -94,12 +96,12 @@ def _random_walk(signal: NDArray, body: Mask, seeds: Mask, others: Mask, spread:
     first, second, weight = (np.concatenate(part) for part in zip(*pairs, strict=True))
     graph = sparse.coo_matrix((weight, (first, second)), (total, total))
     graph = (graph + graph.T).tocsr()
-    # Every pixel is tied weakly to what its place says.
+    # Every pixel is tied weakly to what its place and its signal say.
     tie = 0.02
     laplacian = sparse.diags(np.asarray(graph.sum(1)).ravel() + tie) - graph
     held = (seeds | others)[body]
     known = seeds[body].astype(float)
-    source = tie * np.clip(prior[body] * 1.2, 0, 1)
+    source = tie * np.sqrt(prior[body]) * np.exp(-0.5 * (np.abs(signal[body] - usual) / (2 * spread)) ** 2)
     free = ~held
     chance = known.copy()
     if free.any():

@@ -32,10 +32,19 @@ class SliceLimits:
 
 
 @dataclass(frozen=True)
+class VerdictWeights:
+    """How the logits of the networks and of the physical measures are joined; from calibration."""
+
+    network: float
+    physics: float
+    offset: float
+
+
+@dataclass(frozen=True)
 class ExamLimits:
     """When an exam is diagnostic."""
 
-    diagnostic_slices: int
+    diagnostic_slices: float
     diagnostic_mm2: float
 
 
@@ -62,6 +71,7 @@ class Thresholds:
     """The whole table."""
 
     slice: SliceLimits
+    verdict: VerdictWeights
     exam: ExamLimits
     stiffness: StiffnessLimits
     bins: tuple[Bin, ...]
@@ -99,6 +109,7 @@ def read(path: Path) -> Thresholds:
         raise ValueError(f"{path}: bins.rows must rise, and only the last has below: null")
     return Thresholds(
         slice=_limits(path, table, "slice", SliceLimits),
+        verdict=_limits(path, table, "verdict", VerdictWeights),
         exam=_limits(path, table, "exam", ExamLimits),
         stiffness=_limits(path, table, "stiffness", StiffnessLimits),
         bins=found,

@@ -1,0 +1,260 @@
+"""Quality of an MR elastography of the liver while the patient is on the table: repeat or not, why, and the stiffness.
+
+Order: measure every slice by explicit physics, have the networks judge it, join both, judge the exam by its definition,
+take the stiffness from the diagnostic slices. It answers from any of the inputs and says which it used.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipelines.findings import Evaluation, Findings, ImageStatement, Map, Measurement, Region, UnsuitableInput
+from pipelines.inputs import MRE_ARRAYS, MreInput, MreSlice
+from pipelines.mre_qc.headline import headline
+from pipelines.mre_qc.physics import SlicePhysics, examine
+from pipelines.mre_qc.stiffness import ExamStiffness, SliceStiffness, exam_stiffness, slice_stiffness
+from pipelines.mre_qc.thresholds import Thresholds, thresholds
+from pipelines.mre_qc.verdict import ExamVerdict, SliceVerdict, exam_verdict, slice_verdict
+from pipelines.pipeline import Predictor
+
+#: Roles on whose grid masks and maps may lie, the best first; of those with most slices the first is taken.
+GRID_ROLES = ("magnitude", "phase", "elastogram", "wave", "confidence", "colour")
+#: Gaps between slices may differ by this part of the usual one; with more they are no stack.
+EVEN = 0.1
+
+
+class SliceProbabilities(Protocol):
+    """pipelines.mre_qc.networks: what the networks say of each slice."""
+
+    def __call__(
+        self, slices: Sequence[MreSlice], bundles: Mapping[str, Predictor]
+    ) -> Sequence[tuple[float, Mapping[str, float] | None]]:
+        """Per slice: probability of being diagnostic, and probability per reason (None: not told)."""
+        ...
+
+
+def run(study: MreInput, bundles: Mapping[str, Predictor]) -> Findings:
+    """Judge an exam and measure its stiffness.
+
+    bundles : the networks' bundles, as pipelines.mre_qc.networks takes them.
+    Returns Findings on the images of one role; `images` has a statement per slice of that role.
+    Raises UnsuitableInput if no slice has an image, ValueError or OSError if the site's thresholds cannot be used.
+    """
+    judge: SliceProbabilities = import_module("pipelines.mre_qc.networks").slice_probabilities
+    limits = thresholds()
+    if not study.slices or not study.roles:
+        raise UnsuitableInput("The elastography has no image that can be read.")
+    clock = time.monotonic()
+    hz = study.frequency_hz or limits.stiffness.usual_hz
+    role = _grid_role(study)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        physics = list(pool.map(lambda one: examine(one, one.planes[_plane_role(one, role)], hz, limits), study.slices))
+    prepared = time.monotonic()
+    networks = judge(study.slices, bundles)
+    inferred = time.monotonic()
+    wrong = _frequencies_differ(study, limits)
+    verdicts = [
+        slice_verdict(probability, reasons, one.measures, limits, wrong_frequency=wrong)
+        for (probability, reasons), one in zip(networks, physics, strict=True)
+    ]
+    exam = exam_verdict(verdicts, limits)
+    each = [slice_stiffness(one, limits) for one in physics]
+    stiffness, refused = exam_stiffness(
+        [(p, k, v.is_diagnostic) for p, k, v in zip(physics, each, verdicts, strict=True)], exam.is_diagnostic, limits
+    )
+    answer = _Answer(study, role, hz, limits, physics, verdicts, each, exam, stiffness, refused)
+    return answer.findings(
+        {"prepare": prepared - clock + time.monotonic() - inferred, "infer": inferred - prepared},
+    )
+
+
+def _grid_role(study: MreInput) -> str:
+    return max(GRID_ROLES, key=lambda role: (len(study.of_role(role)), -GRID_ROLES.index(role)))
+
+
+def _plane_role(one: MreSlice, role: str) -> str:
+    return role if role in one.planes else next(name for name in GRID_ROLES if name in one.planes)
+
+
+def _frequencies_differ(study: MreInput, limits: Thresholds) -> bool:
+    """Whether the headers say that driver and sequence run at different frequencies."""
+    sequence, driver = study.frequency_hz, study.driver_frequency_hz
+    return bool(sequence and driver and abs(driver / sequence - 1) > limits.slice.frequency_ratio)
+
+
+class _Answer:
+    """Everything that is known, and its form as Findings."""
+
+    def __init__(
+        self,
+        study: MreInput,
+        role: str,
+        hz: float,
+        limits: Thresholds,
+        physics: Sequence[SlicePhysics],
+        verdicts: Sequence[SliceVerdict],
+        each: Sequence[SliceStiffness | None],
+        exam: ExamVerdict,
+        stiffness: ExamStiffness | None,
+        refused: str,
+    ) -> None:
+        self.study, self.role, self.hz, self.limits = study, role, hz, limits
+        self.physics, self.verdicts, self.each = physics, verdicts, each
+        self.exam, self.stiffness, self.refused = exam, stiffness, refused
+        # Index of every slice of the study among the images of the role.
+        self.on_grid = [index for index, one in enumerate(study.slices) if getattr(one, role) is not None]
+
+    def findings(self, seconds: Mapping[str, float]) -> Findings:
+        regions, maps = self._volumes()
+        return Findings(
+            role=self.role,
+            findings=(),
+            regions=regions,
+            measurements=self._exam_measurements(),
+            evaluations=(
+                Evaluation("study_quality", "diagnostic" if self.exam.is_diagnostic else "non_diagnostic"),
+                *(Evaluation("quality_finding", reason) for reason in self.exam.reasons),
+                Evaluation("method", "mr_elastography"),
+            ),
+            images=tuple(self._statement(place, index) for place, index in enumerate(self.on_grid)),
+            maps=maps,
+            headline=headline(self.exam, self.verdicts, self.stiffness, self.hz, self.limits),
+            warnings=self._warnings(),
+            summary=self._summary(),
+            seconds=seconds,
+        )
+
+    def _exam_measurements(self) -> tuple[Measurement, ...]:
+        found = [
+            Measurement("diagnostic_slices", self.exam.diagnostic_slices, "{slices}"),
+            Measurement("diagnostic_probability", round(100 * self.exam.probability, 1), "%"),
+        ]
+        if self.study.frequency_hz:
+            found.append(Measurement("driver_frequency", self.study.driver_frequency_hz or self.hz, "Hz"))
+        if self.stiffness is not None:
+            found.insert(0, Measurement("shear_stiffness", round(self.stiffness.mean_kpa, 3), "kPa"))
+            found.append(Measurement("readable_area", round(self.stiffness.valid_mm2, 1), "mm2"))
+        return tuple(found)
+
+    def _statement(self, place: int, index: int) -> ImageStatement:
+        verdict, stiffness = self.verdicts[index], self.each[index]
+        measured = [Measurement("diagnostic_probability", round(100 * verdict.probability, 1), "%")]
+        if verdict.is_diagnostic and stiffness is not None and self.stiffness is not None:
+            measured.insert(0, Measurement("shear_stiffness", round(stiffness.mean_kpa, 3), "kPa"))
+        if verdict.readable_mm2 is not None:
+            measured.append(Measurement("readable_area", round(verdict.readable_mm2, 1), "mm2"))
+        return ImageStatement(
+            image=place,
+            label=f"Slice {index + 1}",
+            measurements=tuple(measured),
+            evaluations=(
+                Evaluation("quality", verdict.quality),
+                *(Evaluation("quality_finding", reason) for reason in verdict.reasons),
+                Evaluation("method", "mr_elastography"),
+            ),
+        )
+
+    def _volumes(self) -> tuple[tuple[Region, ...], tuple[Map, ...]]:
+        """Where stiffness was measured, and the map that it was measured on; nothing where slices are no stack."""
+        if self.stiffness is None or not self._is_stack():
+            return (), ()
+        masks = np.stack(
+            [
+                self.physics[index].valid if self.verdicts[index].is_diagnostic else np.zeros_like(self.physics[index].valid)
+                for index in self.on_grid
+            ]
+        )  # fmt: skip
+        values = np.stack([self._map(index) for index in self.on_grid])
+        if not masks.any():
+            return (), ()
+        return (
+            (Region("Measured area of the liver", "liver", masks),),
+            (Map("Shear stiffness", "shear_stiffness", "kPa", np.asarray(values, np.float32)),),
+        )
+
+    def _map(self, index: int) -> np.ndarray:
+        """Stiffness inside the measured area of a diagnostic slice."""
+        physics = self.physics[index]
+        shown = physics.valid & self.verdicts[index].is_diagnostic
+        return np.where(shown, physics.stiffness_kpa, np.nan)
+
+    def _is_stack(self) -> bool:
+        slices = [self.study.slices[index] for index in self.on_grid]
+        if len({one.planes[self.role].shape for one in slices}) > 1:
+            return False
+        gaps = np.diff([one.position_mm for one in slices])
+        return bool(not gaps.size or np.all(np.abs(gaps - np.median(gaps)) <= EVEN * abs(float(np.median(gaps)))))
+
+    def _used(self) -> tuple[str, ...]:
+        return tuple(role for role in MRE_ARRAYS if role in self.study.roles)
+
+    def _warnings(self) -> tuple[str, ...]:
+        study, found = self.study, [f"Judged from {', '.join(self._used())}."]
+        if not study.frequency_hz:
+            found.append(f"The frequency is not stated; {self.hz:g} Hz is assumed.")
+        if _frequencies_differ(study, self.limits):
+            found.append(f"Driver {study.driver_frequency_hz:g} Hz, sequence {study.frequency_hz:g} Hz.")
+        if self.stiffness is None:
+            found.append(f"No stiffness is stated: {self.refused}.")
+        elif self.stiffness.source == "inversion":
+            found.append("No elastogram was there: stiffness is from this node's own inversion.")
+        left_out = len(study.slices) - len(self.on_grid)
+        if left_out:
+            found.append(f"{left_out} slices have no {self.role} image; they are judged, but not shown.")
+        found += [f"Input: {note}" for note in study.notes]
+        return tuple(found)
+
+    def _summary(self) -> dict[str, Any]:
+        """The pipeline's part of result.json."""
+        return {
+            "slices": [
+                {
+                    "slice_position_mm": round(one.position_mm, 3),
+                    "diagnostic_probability": round(verdict.probability, 4),
+                    "diagnostic": verdict.is_diagnostic,
+                    "reasons": list(verdict.reasons),
+                    "quality": verdict.quality,
+                    "network_probability": round(verdict.network_probability, 4),
+                    "stiffness_kpa": round(stiffness.mean_kpa, 3) if stiffness and verdict.is_diagnostic else None,
+                    "measures": {
+                        name: value if value is None else round(value, 4)
+                        for name, value in asdict(physics.measures).items()
+                    },
+                }
+                for one, physics, verdict, stiffness in zip(
+                    self.study.slices, self.physics, self.verdicts, self.each, strict=True
+                )
+            ],
+            "exam": {
+                "diagnostic": self.exam.is_diagnostic,
+                "diagnostic_probability": round(self.exam.probability, 4),
+                "reasons": list(self.exam.reasons),
+                "diagnostic_slices": self.exam.diagnostic_slices,
+            },
+            "stiffness": self._stiffness(),
+            "stiffness_refused": self.refused or None,
+            "inputs_used": list(self._used()),
+            "vendor": self.study.vendor,
+            "sequence": self.study.sequence,
+        }
+
+    def _stiffness(self) -> dict[str, Any] | None:
+        if self.stiffness is None:
+            return None
+        row = self.limits.bin_of(self.stiffness.mean_kpa, self.hz)
+        return {
+            "mean_kpa": round(self.stiffness.mean_kpa, 3),
+            "valid_area_mm2": round(self.stiffness.valid_mm2, 1),
+            "source": self.stiffness.source,
+            "quantity": "shear stiffness |G*|",
+            "frequency_hz": self.hz,
+            "slices": self.stiffness.slices,
+            "bin": None if row is None else {"meaning": row.meaning, "source": self.limits.bins_source},
+        }
+
+
