@@ -1,20 +1,22 @@
 """Quality of an MR elastography of the liver while the patient is on the table: repeat or not, why, and the stiffness.
 
-Order: measure every slice by explicit physics, have the networks judge it, join both, judge the exam by its definition,
+Order: have the networks judge every slice, measure it by explicit physics inside the liver that they see, join both, judge the exam by its definition,
 take the stiffness from the diagnostic slices. It answers from any of the inputs and says which it used.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.findings import Evaluation, Findings, ImageStatement, Map, Measurement, Region, UnsuitableInput
-from pipelines.inputs import MRE_ARRAYS, MreInput, MreSlice
+from pipelines.inputs import MRE_ARRAYS, MreInput, MrePlane, MreSlice
+from pipelines.mre_qc.grids import pixel_mm2
 from pipelines.mre_qc.headline import headline
 from pipelines.mre_qc.physics import SlicePhysics, examine
 from pipelines.mre_qc.stiffness import ExamStiffness, SliceStiffness, exam_stiffness, slice_stiffness
@@ -24,18 +26,41 @@ from pipelines.pipeline import Predictor
 
 #: Roles on whose grid masks and maps may lie, the best first; of those with most slices the first is taken.
 GRID_ROLES = ("magnitude", "phase", "elastogram", "wave", "confidence", "colour")
+#: Share of liver from which a pixel is liver.
+LIVER_FROM = 0.5
 #: Gaps between slices may differ by this part of the usual one; with more they are no stack.
 EVEN = 0.1
 
 
-class SliceProbabilities(Protocol):
-    """pipelines.mre_qc.networks: what the networks say of each slice."""
+class SliceAnswer(Protocol):
+    """What the networks say of one slice."""
+
+    @property
+    def diagnostic(self) -> float:
+        """Probability, calibrated."""
+        ...
+
+    @property
+    def reasons(self) -> Mapping[str, float]:
+        """Probability that it is the main reason, if the slice is not diagnostic."""
+        ...
+
+    @property
+    def by_network(self) -> Mapping[str, float]:
+        """Probability of diagnostic by each network alone."""
+        ...
+
+    def on(self, plane: MrePlane) -> NDArray[np.float32]:
+        """Shares of liver, of inner liver and of readable liver on an image's pixels [3, row, column]."""
+        ...
+
+
+class SliceAnswers(Protocol):
+    """pipelines.mre_qc.networks.slice_answers."""
 
     def __call__(
-        self, slices: Sequence[MreSlice], bundles: Mapping[str, Predictor]
-    ) -> Sequence[tuple[float, Mapping[str, float] | None]]:
-        """Per slice: probability of being diagnostic, and probability per reason (None: not told)."""
-        ...
+        self, slices: Sequence[MreSlice], bundles: Mapping[str, Predictor], *, hz: float | None, sequence: str
+    ) -> Sequence[SliceAnswer]: ...
 
 
 def run(study: MreInput, bundles: Mapping[str, Predictor]) -> Findings:
@@ -45,32 +70,40 @@ def run(study: MreInput, bundles: Mapping[str, Predictor]) -> Findings:
     Returns Findings on the images of one role; `images` has a statement per slice of that role.
     Raises UnsuitableInput if no slice has an image, ValueError or OSError if the site's thresholds cannot be used.
     """
-    judge: SliceProbabilities = import_module("pipelines.mre_qc.networks").slice_probabilities
+    judge: SliceAnswers = import_module("pipelines.mre_qc.networks").slice_answers
     limits = thresholds()
-    if not study.slices or not study.roles:
+    slices = tuple(one for one in study.slices if one.planes)
+    if not slices:
         raise UnsuitableInput("The elastography has no image that can be read.")
+    study = replace(study, slices=slices)
     clock = time.monotonic()
+    networks = judge(slices, bundles, hz=study.frequency_hz, sequence=study.sequence)
+    inferred = time.monotonic()
     hz = study.frequency_hz or limits.stiffness.usual_hz
     role = _grid_role(study)
+    planes = [one.planes[_plane_role(one, role)] for one in slices]
+    maps = [said.on(plane) for said, plane in zip(networks, planes, strict=True)]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        physics = list(pool.map(lambda one: examine(one, one.planes[_plane_role(one, role)], hz, limits), study.slices))
-    prepared = time.monotonic()
-    networks = judge(study.slices, bundles)
-    inferred = time.monotonic()
+        physics = list(
+            pool.map(
+                lambda one, plane, seen: examine(one, plane, hz, limits, seen[0] > LIVER_FROM), slices, planes, maps
+            )
+        )
     wrong = _frequencies_differ(study, limits)
     verdicts = [
-        slice_verdict(probability, reasons, one.measures, limits, wrong_frequency=wrong)
-        for (probability, reasons), one in zip(networks, physics, strict=True)
-    ]
+        slice_verdict(
+            said.diagnostic, said.reasons, one.measures, limits,
+            wrong_frequency=wrong, seen_mm2=float(seen[2].sum()) * pixel_mm2(plane), by_network=said.by_network,
+        )
+        for said, one, seen, plane in zip(networks, physics, maps, planes, strict=True)
+    ]  # fmt: skip
     exam = exam_verdict(verdicts, limits)
     each = [slice_stiffness(one, limits) for one in physics]
     stiffness, refused = exam_stiffness(
         [(p, k, v.is_diagnostic) for p, k, v in zip(physics, each, verdicts, strict=True)], exam.is_diagnostic, limits
     )
     answer = _Answer(study, role, hz, limits, physics, verdicts, each, exam, stiffness, refused)
-    return answer.findings(
-        {"prepare": prepared - clock + time.monotonic() - inferred, "infer": inferred - prepared},
-    )
+    return answer.findings({"prepare": time.monotonic() - inferred, "infer": inferred - clock})
 
 
 def _grid_role(study: MreInput) -> str:
@@ -163,25 +196,20 @@ class _Answer:
         """Where stiffness was measured, and the map that it was measured on; nothing where slices are no stack."""
         if self.stiffness is None or not self._is_stack():
             return (), ()
-        masks = np.stack(
-            [
-                self.physics[index].valid if self.verdicts[index].is_diagnostic else np.zeros_like(self.physics[index].valid)
-                for index in self.on_grid
-            ]
-        )  # fmt: skip
+        masks = np.stack([np.isfinite(self._map(index)) for index in self.on_grid])
         values = np.stack([self._map(index) for index in self.on_grid])
         if not masks.any():
             return (), ()
         return (
             (Region("Measured area of the liver", "liver", masks),),
-            (Map("Shear stiffness", "shear_stiffness", "kPa", np.asarray(values, np.float32)),),
+            (Map("Shear stiffness", "shear_stiffness", "kPa", values),),
         )
 
-    def _map(self, index: int) -> np.ndarray:
+    def _map(self, index: int) -> NDArray[np.float32]:
         """Stiffness inside the measured area of a diagnostic slice."""
         physics = self.physics[index]
         shown = physics.valid & self.verdicts[index].is_diagnostic
-        return np.where(shown, physics.stiffness_kpa, np.nan)
+        return np.asarray(np.where(shown, physics.stiffness_kpa, np.nan), np.float32)
 
     def _is_stack(self) -> bool:
         slices = [self.study.slices[index] for index in self.on_grid]
@@ -220,6 +248,8 @@ class _Answer:
                     "reasons": list(verdict.reasons),
                     "quality": verdict.quality,
                     "network_probability": round(verdict.network_probability, 4),
+                    "by_network": {name: round(value, 4) for name, value in verdict.by_network.items()},
+                    "readable_mm2": None if verdict.readable_mm2 is None else round(verdict.readable_mm2, 1),
                     "stiffness_kpa": round(stiffness.mean_kpa, 3) if stiffness and verdict.is_diagnostic else None,
                     "measures": {
                         name: value if value is None else round(value, 4)
@@ -256,5 +286,3 @@ class _Answer:
             "slices": self.stiffness.slices,
             "bin": None if row is None else {"meaning": row.meaning, "source": self.limits.bins_source},
         }
-
-

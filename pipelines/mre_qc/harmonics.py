@@ -62,7 +62,10 @@ def unwrapped(phase: Array, body: Mask) -> Array:
     weights, steps out of the body being 0), then the nearest phase that agrees with what was measured; offsets are
     brought to one level. Where no step passes pi, the phase comes back as it is.
     """
-    down, across = np.diff(phase, axis=1) * (body[1:] & body[:-1]), np.diff(phase, axis=2) * (body[:, 1:] & body[:, :-1])
+    down, across = (
+        np.diff(phase, axis=1) * (body[1:] & body[:-1]),
+        np.diff(phase, axis=2) * (body[:, 1:] & body[:, :-1]),
+    )
     if max(float(np.abs(down).max(initial=0)), float(np.abs(across).max(initial=0))) < np.pi:
         return phase
     for steps in (down, across):

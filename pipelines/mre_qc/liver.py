@@ -17,6 +17,7 @@ from pipelines.mre_qc.harmonics import largest_part
 WALK_MM = 4.0  # pixels of the random walk
 LEAST_MM2 = 400.0
 USUAL_WIDTH = 1.45  # of a body, in its heights
+TIE = 0.02  # of a pixel to what place and signal say, relative to the tie between equal neighbours
 
 
 def body_of(magnitude: Array, noise: float) -> Mask:
@@ -54,9 +55,11 @@ def liver_of(magnitude: Array | None, body: Mask, place: Place, spacing_mm: tupl
         return np.asarray(prior > 0.6, np.bool_)
     step = [max(1, round(WALK_MM / mm)) for mm in spacing_mm]
     coarse = ndimage.gaussian_filter(magnitude, [0.4 * s for s in step])[:: step[0], :: step[1]]
-    small = tuple(image[:: step[0], :: step[1]] for image in (body, prior))
-    depth = ndimage.distance_transform_edt(small[0]) * step[0] * spacing_mm[0]
-    chance = _walk(np.log(np.maximum(coarse, 1e-6)), small[0], small[1], depth)
+    small_body, small_prior = body[:: step[0], :: step[1]], prior[:: step[0], :: step[1]]
+    depth = ndimage.distance_transform_edt(small_body) * step[0] * spacing_mm[0]
+    # Any unit of the scanner: a thousandth of what is bright is as good as nothing.
+    least = 1e-3 * float(np.percentile(coarse, 98)) + 1e-20
+    chance = _walk(np.log(np.maximum(coarse, least)), small_body, small_prior, depth)
     if chance is None:
         return np.zeros_like(body)
     rows, columns = np.indices(body.shape, dtype=np.float32)
@@ -84,7 +87,9 @@ def _walk(signal: NDArray, body: Mask, prior: Array, depth_mm: Array) -> NDArray
     return _random_walk(signal, body, seeds, others & ~seeds, spread, prior, usual)
 
 
-def _random_walk(signal: NDArray, body: Mask, seeds: Mask, others: Mask, spread: float, prior: Array, usual: float) -> NDArray:
+def _random_walk(
+    signal: NDArray, body: Mask, seeds: Mask, others: Mask, spread: float, prior: Array, usual: float
+) -> NDArray:
     number = np.cumsum(body).reshape(body.shape) - 1
     total = int(body.sum())
     pairs = []
@@ -97,7 +102,7 @@ def _random_walk(signal: NDArray, body: Mask, seeds: Mask, others: Mask, spread:
     graph = sparse.coo_matrix((weight, (first, second)), (total, total))
     graph = (graph + graph.T).tocsr()
     # Every pixel is tied weakly to what its place and its signal say.
-    tie = 0.02
+    tie = TIE
     laplacian = sparse.diags(np.asarray(graph.sum(1)).ravel() + tie) - graph
     held = (seeds | others)[body]
     known = seeds[body].astype(float)

@@ -1,17 +1,17 @@
 """Explicit measures of one slice: how strong wave and signal are against noise and error, and where they suffice.
 
-The readable area follows the definition of a diagnostic slice: more than `capsule_mm` inside the liver's edge, magnitude
-signal-to-noise above `least_snr`, the wave above `wave_over_error` times noise and phase error together, no phase step
+The readable area follows the definition of a diagnostic slice: more than `capsule_mm` inside the liver's edge,
+magnitude signal-to-noise above `least_snr`, the wave above `wave_over_error` times noise and phase error together, no phase step
 between neighbouring samples that cannot be resolved, no vessel.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from pipelines.inputs import MrePlane, MreSlice
+from pipelines.mre_qc.artefacts import cut_share, ghosting, noise_of, sharpness_mm, wrap_density
 from pipelines.mre_qc.grids import Array, Mask, inside_mm, onto, pixel_mm2, place_of
 from pipelines.mre_qc.harmonics import (
     Complex,
@@ -23,8 +23,8 @@ from pipelines.mre_qc.harmonics import (
     wave_numbers_squared,
     without_long_waves,
 )
-from pipelines.mre_qc.inversion import LONGEST_MM, Inverted, invert
-from pipelines.mre_qc.liver import body_of, likely, liver_of
+from pipelines.mre_qc.inversion import LONGEST_MM, invert
+from pipelines.mre_qc.liver import body_of, liver_of
 from pipelines.mre_qc.thresholds import Thresholds
 
 #: SD over which wave and error are compared: a node of a standing wave is no loss.
@@ -90,7 +90,7 @@ def examine(one: MreSlice, plane: MrePlane, hz: float, limits: Thresholds, liver
     """
     spacing = plane.pixel_spacing_mm
     magnitude = _on(one, "magnitude", plane)
-    noise = _noise_of(magnitude) if magnitude is not None else None
+    noise = noise_of(magnitude) if magnitude is not None else None
     phase = _phase_on(one, plane)
     kpa, confidence = (_maybe_on(one, role, plane) for role in ("elastogram", "confidence"))
     body = _body(magnitude, noise, phase, kpa, one, plane)
@@ -107,7 +107,9 @@ def examine(one: MreSlice, plane: MrePlane, hz: float, limits: Thresholds, liver
     if wave is not None and (kpa is None or confidence is None):
         ours = invert(wave, body, hz, spacing)
     source = "elastogram" if kpa is not None else "inversion" if ours is not None else None
-    stiffness = kpa if kpa is not None else ours.stiffness_kpa if ours is not None else np.zeros(plane.shape, np.float32)
+    stiffness = (
+        kpa if kpa is not None else ours.stiffness_kpa if ours is not None else np.zeros(plane.shape, np.float32)
+    )
     trust = confidence if confidence is not None else ours.confidence if ours is not None else None
     readable = _readable(inner, vessel, quality, trust, limits)
     valid = readable & (stiffness > 0) if source else np.zeros_like(readable)
@@ -144,28 +146,6 @@ def _phase_on(one: MreSlice, plane: MrePlane) -> Array | None:
         return one.phase
     parts = [[onto(part(image), source, plane) for image in one.phase] for part in (np.cos, np.sin)]
     return np.asarray(np.arctan2(np.stack(parts[1]), np.stack(parts[0])), np.float32)
-
-
-def _noise_of(magnitude: Array) -> float:
-    """SD of the noise of the mean magnitude, from the offsets' images [offset, row, column] in its unit.
-
-    The background is the product of two polarities' Rayleigh noise; where the scanner sets it to zero, what changes
-    from offset to offset at the finest detail inside the body tells. The lower of the two counts: ghosts raise one,
-    motion the other.
-    """
-    mean = magnitude.mean(0)
-    found = []
-    border = np.concatenate([mean[:6].ravel(), mean[-6:].ravel(), mean[:, :6].ravel(), mean[:, -6:].ravel()])
-    background = float(np.percentile(border, 30))
-    if background > 1e-4 * float(np.percentile(mean, 98)):
-        found.append(background / 1.66)  # 1.18 sqrt 2: median of the geometric mean of two Rayleigh values
-    if len(magnitude) > 2:
-        bright = mean > 0.3 * np.percentile(mean, 98)
-        changes = np.diff(magnitude, axis=0)
-        spread = float(np.median(np.abs(changes[:, bright]))) / 0.6745 / np.sqrt(2) if bright.any() else 0.0
-        if spread > 0:
-            found.append(spread)
-    return max(min(found, default=0.0), 1e-6 * float(mean.max(initial=1e-6)))
 
 
 def _body(
@@ -246,14 +226,15 @@ class _Seen:
         nowhere = np.zeros_like(self.body)
         snr = None
         if self.mean is not None and self.magnitude_noise:
-            snr = self.mean / np.float32(self.magnitude_noise)
+            snr = np.asarray(self.mean / self.magnitude_noise, np.float32)
         shear = self.shear()
-        if shear is None or self.wave is None:
+        # A scanner's wave images are filtered: they hold no error that could be measured.
+        if shear is None or self.wave is None or self.phase is None:
             dark = nowhere if snr is None else snr <= limits.slice.least_snr
             return _Quality(snr, None, None, None, nowhere, dark, nowhere, nowhere)
         wave = local_rms(shear, NEIGHBOURHOOD_MM, self.spacing)
         total = local_rms(self.wave.residual, NEIGHBOURHOOD_MM, self.spacing)
-        offsets = 4 if self.phase is None else len(self.phase)
+        offsets = len(self.phase)
         if snr is None:
             noise, error = total / np.float32(np.sqrt(2)), np.zeros_like(total)
             dark = 2 * np.sqrt(2 / offsets) / np.maximum(noise, 1e-6) <= limits.slice.least_snr
@@ -261,27 +242,23 @@ class _Seen:
             noise = np.asarray(np.sqrt(2 / offsets) * 2 / np.maximum(snr, 0.5), np.float32)
             error = np.sqrt(np.maximum(total**2 - 2 * noise**2, 0))
             dark = snr <= limits.slice.least_snr
-        wrapped = nowhere
-        if self.phase is not None:
-            wrapped = self._steps() > limits.slice.wrap_rad
+        wrapped = self._steps(self.phase) > limits.slice.wrap_rad
         factor = limits.slice.wave_over_error
         noisy = wave <= factor * noise
         wrong = ~noisy & (wave <= factor * np.hypot(noise, error))
         return _Quality(snr, wave, noise, error, wrapped, dark, noisy, wrong)
 
-    def _steps(self) -> Array:
+    def _steps(self, phase: Array) -> Array:
         """Largest phase step of one polarity between neighbouring samples, rad."""
-        assert self.phase is not None
         down, across = np.zeros_like(self.body, np.float32), np.zeros_like(self.body, np.float32)
         for axis, steps in ((0, down), (1, across)):
-            wrapped = np.diff(self.phase, axis=axis + 1)
+            wrapped = np.diff(phase, axis=axis + 1)
             wrapped -= np.float32(2 * np.pi) * np.rint(wrapped / np.float32(2 * np.pi))
             # Over the offsets a step goes as a cosine: its amplitude is sqrt 2 times its root mean square.
             size = np.sqrt(2 * (wrapped**2).mean(0)) / self.spacing[axis] * SAMPLE_MM / 2
             steps[tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))] = size
-        smooth = [ndimage.median_filter(one, 3) for one in (down, across)]
-        size = max(3, round(4 / min(self.spacing)))
-        return np.asarray(ndimage.maximum_filter(np.maximum(*smooth), size), np.float32)
+        smooth = ndimage.uniform_filter(np.maximum(down, across), 3)
+        return np.asarray(ndimage.maximum_filter(smooth, max(3, round(4 / min(self.spacing)))), np.float32)
 
 
 def _readable(inner: Mask, vessel: Mask, quality: _Quality, trust: Array | None, limits: Thresholds) -> Mask:
@@ -331,12 +308,12 @@ def _measures(
         wrapped_share=share(quality.wrapped & ~quality.dark, seen.phase),
         noisy_share=share(quality.noisy & left, quality.wave),
         wrong_share=share(quality.wrong & left, quality.wave),
-        wrap_density=_wrap_density(seen),
-        ghosting=_ghosting(seen),
-        sharpness_mm=_sharpness(seen),
+        wrap_density=None if seen.phase is None else wrap_density(seen.phase, seen.body, area),
+        ghosting=None if seen.mean is None else ghosting(seen.mean, seen.body, seen.magnitude_noise or 0.0),
+        sharpness_mm=None if seen.mean is None else sharpness_mm(seen.mean, seen.body, seen.spacing),
         kept_share=None if trust is None else share(trust >= limits.slice.least_confidence, trust),
         wavelength_ratio=wavelength_ratio,
-        cut_share=_cut_share(seen.body),
+        cut_share=cut_share(seen.body),
     )
 
 
@@ -349,55 +326,10 @@ def _body_wave(seen: _Seen, quality: _Quality) -> float | None:
 
 def _coherence(seen: _Seen, region: Mask) -> float | None:
     """Variance at the driver's frequency over that and the rest: harmonic content, 1 for a clean wave."""
-    if seen.wave is None or not region.any():
+    if seen.wave is None or seen.phase is None or not region.any():
         return None
     wave, rest = (float((np.abs(part[region]) ** 2).mean()) for part in (seen.wave.first, seen.wave.residual))
     return wave / max(wave + rest, 1e-20)
-
-
-def _wrap_density(seen: _Seen) -> float | None:
-    if seen.phase is None or not seen.body.any():
-        return None
-    steps = np.abs(np.diff(seen.phase, axis=1)) > np.pi
-    count = float((steps & seen.body[1:]).sum()) / len(seen.phase)
-    return count / (float(seen.body.sum()) * seen.spacing[0] * seen.spacing[1] / 100)
-
-
-def _ghosting(seen: _Seen) -> float | None:
-    """Signal beside the body along one image axis over that along the other: 1 without ghosts."""
-    if seen.mean is None or not seen.body.any():
-        return None
-    rows, columns = seen.body.any(axis=1), seen.body.any(axis=0)
-    near = ndimage.binary_dilation(seen.body, iterations=4)
-    levels = [
-        float(seen.mean[beside].mean()) if (beside := mask & ~near).sum() > 200 else 0.0
-        for mask in (np.outer(rows, np.ones_like(columns)) > 0, np.outer(np.ones_like(rows), columns) > 0)
-    ]
-    noise = 1.66 * (seen.magnitude_noise or 0.0)
-    return max(levels) / max(min(level for level in (*levels, noise) if level > 0), 1e-12) if max(levels) > 0 else None
-
-
-def _sharpness(seen: _Seen) -> float | None:
-    """Width (SD, mm) of the sharpest edges: signal step over its steepest slope, sqrt(2 pi) of a blurred edge."""
-    if seen.mean is None or not seen.body.any():
-        return None
-    widths = []
-    for axis in (0, 1):
-        slope = np.abs(np.gradient(seen.mean, seen.spacing[axis], axis=axis))
-        reach = max(3, round(16 / seen.spacing[axis]))
-        size = tuple(reach if a == axis else 1 for a in (0, 1))
-        step = ndimage.maximum_filter(seen.mean, size) - ndimage.minimum_filter(seen.mean, size)
-        strong = step > 0.5 * np.percentile(step, 99)
-        if strong.any():
-            peak = ndimage.maximum_filter(slope, size)
-            widths.append(float(np.percentile((step / np.maximum(peak, 1e-9))[strong], 20)) / np.sqrt(2 * np.pi))
-    return max(widths) if widths else None
-
-
-def _cut_share(body: Mask) -> float:
-    """Of the image's border: what shows body."""
-    border = np.concatenate([body[0], body[-1], body[:, 0], body[:, -1]])
-    return float(border.mean()) if border.size else 0.0
 
 
 def _ratio(seen: _Seen, stiffness: Array, valid: Mask, hz: float) -> float | None:
@@ -414,12 +346,3 @@ def _ratio(seen: _Seen, stiffness: Array, valid: Mask, hz: float) -> float | Non
     mean_k = float(np.sqrt((spectrum * k2).sum() / max(float(spectrum.sum()), 1e-20)))
     expected = float(np.sqrt(np.median(stiffness[valid]))) / hz * 1000  # mm: c = sqrt(G / rho)
     return 2 * np.pi / max(mean_k, 1e-6) / max(expected, 1e-6)
-
-
-__all__ = ["Inverted", "Measures", "SlicePhysics", "examine", "likely"]
-
-
-def mean_over(values: NDArray, mask: Mask) -> float | None:
-    """Mean of the finite values under a mask."""
-    found = values[mask & np.isfinite(values)]
-    return float(found.mean()) if found.size else None

@@ -1,7 +1,7 @@
 """Diagnostic or not: a slice from its networks and its physical measures, the exam from its slices."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class SliceVerdict:
     reasons: tuple[str, ...]  # empty when diagnostic
     network_probability: float
     physical_probability: float | None
-    readable_mm2: float | None
+    readable_mm2: float | None  # by physics, else by the networks' map
+    by_network: Mapping[str, float] = field(default_factory=dict)  # each network alone
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,13 @@ def slice_verdict(
     limits: Thresholds,
     *,
     wrong_frequency: bool = False,
+    seen_mm2: float | None = None,
+    by_network: Mapping[str, float] | None = None,
 ) -> SliceVerdict:
-    """Join what the networks say (0..1) with the physical measures, in the logit, by the weights of the table."""
+    """Join what the networks say (0..1) with the physical measures, in the logit, by the weights of the table.
+
+    seen_mm2: readable area that the networks draw, for slices whose images do not let it be measured.
+    """
     physical = physical_probability(measures, limits)
     weights = limits.verdict
     if wrong_frequency:
@@ -83,14 +89,15 @@ def slice_verdict(
         reasons,
         network,
         physical,
-        measures.readable_mm2,
+        seen_mm2 if measures.readable_mm2 is None else measures.readable_mm2,
+        dict(by_network or {}),
     )
 
 
 def exam_verdict(slices: Sequence[SliceVerdict], limits: Thresholds) -> ExamVerdict:
     """The exam by its definition: enough diagnostic slices with enough readable area together.
 
-    A slice whose area cannot be measured counts with the least area of a diagnostic slice plus a quarter, so that
+    A slice of unknown area counts with the least area of a diagnostic slice plus a quarter, so that
     three of them suffice. The probability takes slices as independent.
     """
     nominal = 1.25 * limits.slice.diagnostic_mm2
