@@ -1,7 +1,8 @@
 """Quality of an MR elastography of the liver while the patient is on the table: repeat or not, why, and the stiffness.
 
-Order: have the networks judge every slice, measure it by explicit physics inside the liver that they see, join both, judge the exam by its definition,
-take the stiffness from the diagnostic slices. It answers from any of the inputs and says which it used.
+Order: the networks judge every slice, physics measures it inside the liver that they see, both are joined; the exam is
+judged by its definition; stiffness is taken from the diagnostic slices. It answers from any of the inputs and says
+which it used.
 """
 
 import time
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from pipelines.findings import Evaluation, Findings, ImageStatement, Map, Measurement, Region, UnsuitableInput
 from pipelines.inputs import MRE_ARRAYS, MreInput, MrePlane, MreSlice
 from pipelines.mre_qc.grids import pixel_mm2
-from pipelines.mre_qc.headline import headline
+from pipelines.mre_qc.headline import in_one_line
 from pipelines.mre_qc.physics import SlicePhysics, examine
 from pipelines.mre_qc.stiffness import ExamStiffness, SliceStiffness, exam_stiffness, slice_stiffness
-from pipelines.mre_qc.thresholds import Thresholds, thresholds
+from pipelines.mre_qc.thresholds import Thresholds, in_force
 from pipelines.mre_qc.verdict import ExamVerdict, SliceVerdict, exam_verdict, slice_verdict
 from pipelines.pipeline import Predictor
 
@@ -71,7 +72,7 @@ def run(study: MreInput, bundles: Mapping[str, Predictor]) -> Findings:
     Raises UnsuitableInput if no slice has an image, ValueError or OSError if the site's thresholds cannot be used.
     """
     judge: SliceAnswers = import_module("pipelines.mre_qc.networks").slice_answers
-    limits = thresholds()
+    limits = in_force()
     slices = tuple(one for one in study.slices if one.planes)
     if not slices:
         raise UnsuitableInput("The elastography has no image that can be read.")
@@ -156,7 +157,7 @@ class _Answer:
             ),
             images=tuple(self._statement(place, index) for place, index in enumerate(self.on_grid)),
             maps=maps,
-            headline=headline(self.exam, self.verdicts, self.stiffness, self.hz, self.limits),
+            headline=in_one_line(self.exam, self.verdicts, self.stiffness, self.hz, self.limits),
             warnings=self._warnings(),
             summary=self._summary(),
             seconds=seconds,

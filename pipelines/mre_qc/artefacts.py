@@ -6,14 +6,14 @@ from scipy import ndimage
 from pipelines.mre_qc.grids import Array, Mask
 
 #: Usual signal of the background over the noise's SD: the geometric mean of two polarities' Rayleigh noise.
-BACKGROUND = 1.66
+BACKGROUND = 1.643
 
 
 def wrap_density(phase: Array, body: Mask, pixel_mm2: float) -> float | None:
     """Wrapped steps between rows, per image and cm2 of the body. phase [offset, row, column] rad."""
     if not body.any():
         return None
-    steps = np.abs(np.diff(phase, axis=1)) > np.pi
+    steps = np.asarray(np.abs(np.diff(phase, axis=1)) > np.pi, np.bool_)
     return float((steps & body[1:]).sum()) / len(phase) / (float(body.sum()) * pixel_mm2 / 100)
 
 
@@ -24,8 +24,8 @@ def ghosting(mean: Array, body: Mask, noise: float) -> float | None:
     """
     if not body.any():
         return None
-    rows, columns = body.any(axis=1), body.any(axis=0)
-    beside = ~ndimage.binary_dilation(body, iterations=4)
+    rows, columns = (np.asarray(np.any(body, axis=axis), np.bool_) for axis in (1, 0))
+    beside = np.logical_not(ndimage.binary_dilation(body, iterations=4))
     along = (np.broadcast_to(rows[:, None], body.shape), np.broadcast_to(columns[None, :], body.shape))
     levels = [float(mean[mask & beside].mean()) for mask in along if (mask & beside).sum() > 200]
     floor = [level for level in (*levels, BACKGROUND * noise) if level > 0]
@@ -64,8 +64,11 @@ def noise_of(magnitude: Array) -> float:
     """
     mean = magnitude.mean(0)
     found = []
-    border = np.concatenate([mean[:6].ravel(), mean[-6:].ravel(), mean[:, :6].ravel(), mean[:, -6:].ravel()])
-    background = float(np.percentile(border, 30))
+    # Ghosts lie beside the body along one axis; the corners are free of them.
+    rows, columns = (max(2, size // 12) for size in mean.shape)
+    corners = [mean[down, across] for down in (slice(rows), slice(-rows, None))
+               for across in (slice(columns), slice(-columns, None))]  # fmt: skip
+    background = float(np.median([corner.mean() for corner in corners]))
     if background > 1e-4 * float(np.percentile(mean, 98)):
         found.append(background / BACKGROUND)
     if len(magnitude) > 2:

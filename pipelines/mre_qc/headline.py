@@ -8,7 +8,7 @@ from pipelines.mre_qc.thresholds import Thresholds
 from pipelines.mre_qc.verdict import ExamVerdict, SliceVerdict
 
 
-def headline(
+def in_one_line(
     exam: ExamVerdict,
     slices: Sequence[SliceVerdict],
     stiffness: ExamStiffness | None,

@@ -1,8 +1,8 @@
 """Explicit measures of one slice: how strong wave and signal are against noise and error, and where they suffice.
 
 The readable area follows the definition of a diagnostic slice: more than `capsule_mm` inside the liver's edge,
-magnitude signal-to-noise above `least_snr`, the wave above `wave_over_error` times noise and phase error together, no phase step
-between neighbouring samples that cannot be resolved, no vessel.
+magnitude signal-to-noise above `least_snr`, the wave above `wave_over_error` times noise and phase error together, no
+phase step between neighbouring samples that cannot be resolved, no vessel.
 """
 
 from dataclasses import dataclass
@@ -292,7 +292,7 @@ def _measures(
 
     over = None
     if quality.wave is not None and quality.noise is not None and quality.error is not None:
-        over = quality.wave / np.maximum(np.hypot(quality.noise, quality.error), 1e-6)
+        over = np.asarray(quality.wave / np.maximum(np.hypot(quality.noise, quality.error), 1e-6), np.float32)
     can_read = quality.wave is not None or trust is not None
     left = ~(quality.dark | quality.wrapped)
     return Measures(

@@ -85,7 +85,7 @@ class Thresholds:
         return next((row for row in self.bins if row.below_kpa is None or kpa < row.below_kpa), None)
 
 
-def thresholds() -> Thresholds:
+def in_force() -> Thresholds:
     """The site's table if VARIABLE names one, else the shipped one. Raises ValueError, OSError if it cannot be used."""
     return read(Path(os.environ.get(VARIABLE) or SHIPPED))
 
