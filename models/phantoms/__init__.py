@@ -17,4 +17,7 @@ def _lazy(module: str) -> WriteCase:
 
 
 # Importable without SimpleITK and pydicom; a generator is loaded when it is called.
-PHANTOMS: dict[str, WriteCase] = {"ct_lesion": _lazy("models.phantoms.dicom")}
+PHANTOMS: dict[str, WriteCase] = {
+    "ct_lesion": _lazy("models.phantoms.dicom"),
+    "mre_qc": _lazy("models.phantoms.mre.cases"),
+}
