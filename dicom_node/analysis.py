@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pydicom
 
-from dicom_node.decoding import DECODERS, load_ct_volume
+from dicom_node.decoding import DECODERS
 from dicom_node.encoding.package import KINDS, WITHOUT_FALL_BACKS, Package
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.encoding.results import EncodedObject, encode_refusal, encode_results
@@ -51,20 +51,22 @@ def analyse(
     """
     clock = _Stopwatch()
     try:
-        stacks = {role: load_ct_volume(paths) for role, paths in inputs.items()}
-        pipeline_input = DECODERS[pipeline.name](stacks)
+        decoded = DECODERS[pipeline.name](inputs)
         clock.lap("read")
-        findings = pipeline.load()(pipeline_input, bundles)
+        findings = pipeline.load()(decoded.value, bundles)
     except (UnsuitableInput, UnreadableSeries) as refusal:
         reason = str(refusal)
         return refuse(pipeline, inputs, bundles, provenance, reason, report_refusal=report_refusal, packages=packages)
     clock.seconds.update(findings.seconds)
     clock.restart()
-    sources = {role: stack.headers for role, stack in stacks.items()}
-    pixels = stacks[findings.role].volume.array if findings.role in stacks else None
+    sources, pixels = decoded.sources, decoded.pixels.get(findings.role)
+    frames = decoded.frame_numbers.get(findings.role)
     findings, provenance, followed = tracked(findings, sources, provenance, earlier)
     objects, made_for = _encoded(
-        packages, lambda package: encode_results(findings, sources, provenance, package=package, pixels=pixels)
+        packages,
+        lambda package: encode_results(
+            findings, sources, provenance, frame_numbers=frames, package=package, pixels=pixels
+        ),
     )
     clock.lap("encode")
     result = _result(pipeline, bundles, sources, clock, findings)

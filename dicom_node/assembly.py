@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from itertools import combinations, pairwise
 from typing import Any
 
-from dicom_node.binding import Binding, bind_roles, images_text, size_text
+from dicom_node.binding import Binding, bind, bind_roles, images_text, size_text
+from dicom_node.recognition.elastography_pairs import SAME_SLICE_MM
 from dicom_node.recognition.stacks import Stack
 from storage.records import Association
 
-__all__ = ["Binding", "Overdue", "Ready", "Wait", "bind_roles", "decide"]
+__all__ = ["Binding", "Overdue", "Ready", "Wait", "bind", "bind_roles", "decide"]
 
 #: Two stacks cover the same if their ends differ by less than this part of the finer spacing. One slice that is
 #: still missing at an end is a difference of 1.
@@ -115,7 +116,26 @@ def _incomplete(binding: Binding) -> str:
             texts.append(
                 f"{role}: a gap of {gap.mm:g} mm {where}, {stack.spacing_mm:g} mm elsewhere{more} ({stack.name})"
             )
+        short = short_slices(role, stack)
+        if short:
+            each = ", ".join(f"{has} of {wanted} at {mm:.1f} mm" for mm, has, wanted in short[:3])
+            more = f" and {len(short) - 3} more slices" if len(short) > 3 else ""
+            texts.append(f"{role}: phase offsets are missing, {each}{more} ({stack.name})")
     return "; ".join(texts)
+
+
+def short_slices(role: str, stack: Stack) -> list[tuple[float, int, int]]:
+    """Slices of elastography without all their phase offsets: (position in mm, offsets there, offsets needed).
+
+    Needed are as many as the best slice has, and of phase images what the header states: some senders make one
+    magnitude image of all offsets.
+    """
+    if not stack.offsets:
+        return []
+    wanted = max(stack.offsets)
+    if role == "phase" and not stack.is_multi_frame:
+        wanted = max(wanted, stack.offsets_stated or 0)
+    return [(mm, has, wanted) for mm, has in zip(stack.positions_mm, stack.offsets, strict=True) if has < wanted]
 
 
 def _doubts(binding: Binding, opened: Sequence[Association], associations: Sequence[Association]) -> list[_Doubt]:
@@ -130,6 +150,8 @@ def _doubts(binding: Binding, opened: Sequence[Association], associations: Seque
             doubts.append(_Doubt("no declared count and no second stack to compare the extent with"))
         if numbering:
             doubts.append(_Doubt(numbering))
+    if binding.awaited:
+        doubts.append(_Doubt(binding.awaited))
     broken = _unhealed(associations)
     if broken and not all_counted:
         # What was cut off was not resent. Equal extents may still be whole; unequal ones are what is left of more.
@@ -163,6 +185,10 @@ def _covers(role: str, stack: Stack) -> str:
 
 def _have_same_extent(a: Stack, b: Stack) -> bool:
     """Compared by the centres of the end slices, or by their outer faces where the spacings differ."""
+    if a.offsets or b.offsets:
+        return a.slices == b.slices and all(
+            abs(p - q) < SAME_SLICE_MM for p, q in zip(a.positions_mm, b.positions_mm, strict=True)
+        )
     if (
         a.extent_mm is None
         or b.extent_mm is None

@@ -9,22 +9,31 @@ from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from dicom_node.recognition.elastography import kind_of
+from dicom_node.recognition.elastography_rules import COMPONENTS
 from dicom_node.recognition.stacks import Stack
 from dicom_node.recognition.study import Recognised, RecognisedStack
 from dicom_node.routing.conditions import Condition
-from pipelines.pipeline import Role
+from pipelines.pipeline import Pipeline, Role
 from storage.records import Series
 
 #: The verdict of recognition that each role wants.
-ROLE_KINDS: Mapping[str, str] = {"arterial": "ct arterial", "portal_venous": "ct portal_venous"}
+ROLE_KINDS: Mapping[str, str] = {
+    "arterial": "ct arterial",
+    "portal_venous": "ct portal_venous",
+    **{component: kind_of(component) for component in COMPONENTS},
+}
 #: Verdicts that an administrator's own condition may turn into a role: soft-tissue volumes of any phase.
 _BINDABLE = frozenset({"ct plain", "ct arterial", "ct portal_venous", "ct delayed", "ct unknown phase"})
+#: The same for a role of elastography: whatever MR there is.
+_BINDABLE_MRE = ("mr", "mre ")
 
 #: A candidate that covers less than this part of the longest one of its role is on its way, or is a key image.
 LEAST_COVERAGE = 0.8
 _GOOD_SPACING_MM = (0.9, 3.1)
 _FAIR_SPACING_MM = 5.1
 _MOST_CANDIDATES = 6
+_MOST_COMBINATIONS = 5000
 _SHOWN_STACKS = 8
 
 
@@ -46,6 +55,7 @@ class Binding:
     counts: Mapping[str, Count]
     images_in_study: int = 0
     declared_in_study: int | None = None
+    awaited: str = ""  # optional roles that may still come, in words; empty if none
 
     @cached_property
     def fingerprint(self) -> str:
@@ -75,19 +85,22 @@ def bind_roles(
     recognised: Recognised,
     overrides: Mapping[str, Condition] | None = None,
     series: Sequence[Series] = (),
+    any_of: Sequence[Sequence[str]] = (),
 ) -> Binding:
     """Give every role its stack.
 
+    any_of : sets of roles of which at least one must be bound whole, beside the required ones (Pipeline.any_of).
     overrides : role -> condition that replaces recognition for this role; it is tried on the header of each stack's
         Series (from `series`, where given) with the stack's own values in front. Only soft-tissue CT volumes qualify.
     Of several candidates those are taken that cover most, then with a spacing of 1 to 3 mm, then alike in all roles.
+    Stacks that were acquired as a group (elastography) are bound together: of several groups the latest that suffices.
     """
     overrides = overrides or {}
     headers = {one.series_instance_uid: one.header for one in series}
     claimed: dict[str, list[RecognisedStack]] = {}
     for role in roles:
         if role.name in overrides:
-            claimed[role.name] = [r for r in recognised.stacks if _claims(overrides[role.name], r, headers)]
+            claimed[role.name] = [r for r in recognised.stacks if _claims(role.name, overrides[role.name], r, headers)]
     taken = {r.stack.stack_id for found in claimed.values() for r in found}
     candidates: dict[str, list[RecognisedStack]] = {}
     for role in roles:
@@ -96,9 +109,12 @@ def bind_roles(
             kind = ROLE_KINDS.get(role.name, role.name)
             found = [r for r in recognised.stacks if r.kind == kind and r.stack.stack_id not in taken]
         candidates[role.name] = found
-    chosen = _best_combination([role.name for role in roles], candidates)
+    chosen = _best_group(roles, candidates, any_of)
     reasons = {role: _why(role, picked, candidates[role], role in overrides) for role, picked in chosen.items()}
     lacking = [role.name for role in roles if role.required and role.name not in chosen]
+    if not lacking and not _suffices(chosen, any_of):
+        lacking = [" or ".join(" with ".join(names) for names in any_of)]
+    awaited = [role.name for role in roles if role.is_awaited and role.name not in chosen]
     return Binding(
         stacks={role: picked.stack for role, picked in chosen.items()},
         reasons=reasons,
@@ -106,11 +122,25 @@ def bind_roles(
         counts={role: _count(picked.stack, recognised) for role, picked in chosen.items()},
         images_in_study=recognised.images,
         declared_in_study=recognised.declared_images,
+        awaited=_awaited(awaited, recognised, chosen),
     )
 
 
-def _claims(condition: Condition, candidate: RecognisedStack, headers: Mapping[str, Mapping[str, Any]]) -> bool:
-    if candidate.kind not in _BINDABLE:
+def bind(
+    pipeline: Pipeline,
+    recognised: Recognised,
+    overrides: Mapping[str, Condition] | None = None,
+    series: Sequence[Series] = (),
+) -> Binding:
+    """`bind_roles` for all that a pipeline asks for."""
+    return bind_roles(pipeline.roles, recognised, overrides, series, pipeline.any_of)
+
+
+def _claims(
+    role: str, condition: Condition, candidate: RecognisedStack, headers: Mapping[str, Mapping[str, Any]]
+) -> bool:
+    of_mre = role in COMPONENTS
+    if not (candidate.kind.startswith(_BINDABLE_MRE) if of_mre else candidate.kind in _BINDABLE):
         return False
     header = dict(headers.get(candidate.stack.series_instance_uid, {}))
     header.update(_as_header(candidate.stack.attributes))
@@ -146,6 +176,41 @@ def _spacing_rank(stack: Stack) -> int:
     return 1 if high < spacing <= _FAIR_SPACING_MM else 2
 
 
+def _suffices(chosen: Mapping[str, RecognisedStack], any_of: Sequence[Sequence[str]]) -> bool:
+    return not any_of or any(all(role in chosen for role in names) for names in any_of)
+
+
+def _best_group(
+    roles: Sequence[Role], candidates: Mapping[str, Sequence[RecognisedStack]], any_of: Sequence[Sequence[str]]
+) -> dict[str, RecognisedStack]:
+    """The best combination of each group of stacks, and of those the latest that has all that is needed.
+
+    A scan that was repeated is repeated because the first one failed. Stacks of no group may join any.
+    """
+    names = [role.name for role in roles]
+    groups = sorted({r.group for found in candidates.values() for r in found if r.group})
+    if not groups:
+        return _best_combination(names, candidates)
+    awaited = [role.name for role in roles if role.is_awaited]
+    best: tuple[Any, ...] | None = None
+    chosen: dict[str, RecognisedStack] = {}
+    for group in groups:
+        found = _best_combination(
+            names, {role: [r for r in every if r.group in ("", group)] for role, every in candidates.items()}
+        )
+        times = [r.stack.acquired_at_s for r in found.values() if r.stack.acquired_at_s is not None]
+        numbers = [r.stack.attributes.get("SeriesNumber") or 0 for r in found.values()]
+        rank = (
+            all(role.name in found for role in roles if role.required) and _suffices(found, any_of),
+            sum(role in found for role in awaited),
+            max(times, default=0.0),
+            max(numbers, default=0),
+        )
+        if best is None or rank > best:
+            best, chosen = rank, found
+    return chosen
+
+
 def _best_combination(
     roles: Sequence[str], candidates: Mapping[str, Sequence[RecognisedStack]]
 ) -> dict[str, RecognisedStack]:
@@ -155,10 +220,13 @@ def _best_combination(
     def is_short(role: str, candidate: RecognisedStack) -> bool:
         return _length(candidate.stack) < LEAST_COVERAGE * longest[role]
 
+    most = _MOST_CANDIDATES
+    while most > 1 and (most + 1) ** len(roles) > _MOST_COMBINATIONS:
+        most -= 1
     shortlists: list[list[RecognisedStack | None]] = []
     for role in roles:
         ranked = sorted(candidates[role], key=lambda r, role=role: (is_short(role, r), *_own_rank(r)))  # type: ignore[misc]
-        shortlists.append([*ranked[:_MOST_CANDIDATES], None])
+        shortlists.append([*ranked[:most], None])
     best: tuple[Any, ...] | None = None
     chosen: dict[str, RecognisedStack] = {}
     for picks in product(*shortlists):
@@ -183,6 +251,7 @@ def _own_rank(candidate: RecognisedStack) -> tuple[Any, ...]:
     stack = candidate.stack
     image_type = [str(v).upper() for v in stack.attributes.get("ImageType") or ()]
     return (
+        candidate.rank,
         _spacing_rank(stack),
         "DERIVED" in image_type[:1],
         stack.spacing_mm or 0.0,
@@ -200,6 +269,10 @@ def _is_like(a: Stack, b: Stack) -> bool:
 
 def size_text(stack: Stack) -> str:
     spacing = f", {stack.spacing_mm:g} mm apart" if stack.spacing_mm else ""
+    if stack.offsets:
+        fewest, most = min(stack.offsets), max(stack.offsets)
+        each = f"{most}" if fewest == most else f"{fewest} to {most}"
+        return f"{stack.slices} slice{'s' * (stack.slices != 1)} with {each} phase offsets{spacing}"
     return f"{images_text(stack.slices)}{spacing}"
 
 
@@ -235,6 +308,16 @@ def _missing(
     more = f"; and {len(rest) - _SHOWN_STACKS} more" if len(rest) > _SHOWN_STACKS else ""
     bound = "; ".join(f"{role} is {r.stack.name}" for role, r in chosen.items())
     return ". ".join(part for part in ("; ".join(texts), bound, seen + more) if part)
+
+
+def _awaited(roles: Sequence[str], recognised: Recognised, chosen: Mapping[str, RecognisedStack]) -> str:
+    """Optional roles that are worth waiting for, with what of the same kind of exam plays no role; empty if none."""
+    if not roles or not chosen:
+        return ""
+    used = {r.stack.stack_id for r in chosen.values()}
+    rest = [r for r in recognised.stacks if r.stack.stack_id not in used and r.kind.startswith(_BINDABLE_MRE[1])]
+    seen = "; ".join(f"{r.stack.name} is '{r.kind}' because {r.reason}" for r in rest[:_SHOWN_STACKS])
+    return f"{' and '.join(roles)} may still come" + (f" ({seen})" if seen else "")
 
 
 # ------------------------------------------------------------------ declared counts

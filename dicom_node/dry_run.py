@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import storage.instances
 import storage.studies
-from dicom_node.assembly import bind_roles
+from dicom_node.assembly import bind
 from dicom_node.node import Node
 from dicom_node.recognition.study import recognise
 from dicom_node.routing.configuration import Configuration
@@ -41,7 +41,7 @@ def dry_run(node: Node, draft: Configuration, limit: int) -> Iterator[DryRunRow]
                 if not rule_match.matched:
                     found[rule_match.rule.name] = ("-", rule_match.reason)
                     continue
-                binding = bind_roles(PIPELINES[rule_match.rule.run].roles, recognised, rule_match.rule.roles, series)
+                binding = bind(PIPELINES[rule_match.rule.run], recognised, rule_match.rule.roles, series)
                 text = f"runs {rule_match.rule.run}" if not binding.missing else "waits"
                 found[rule_match.rule.name] = (text, binding.missing or rule_match.reason)
             return found

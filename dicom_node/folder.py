@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dicom_node.assembly import bind_roles
+from dicom_node.assembly import bind
 from dicom_node.errors import UnreadableSeries
 from dicom_node.recognition.ct_pixels import Enhancement, measure_enhancement
 from dicom_node.recognition.headers import NotDicom, read_instance
@@ -41,7 +41,7 @@ def inputs_from_folder(folder: Path, pipeline: Pipeline) -> FolderInputs:
     if len(studies) > 1:
         raise UnreadableSeries(f"{folder}: images of {len(studies)} studies; give the folder of one study")
     recognised = recognise(found, pixels=_enhancement)
-    binding = bind_roles(pipeline.roles, recognised)
+    binding = bind(pipeline, recognised)
     bound = {role: [Path(instance.path) for instance in stack.instances] for role, stack in binding.stacks.items()}
     return FolderInputs(studies[0], bound, binding.fingerprint, binding.missing or None, [Path(found[0].path)])
 

@@ -25,7 +25,7 @@ import storage.jobs
 import storage.outbox
 import storage.studies
 from dicom_node import commitment_requests, tasks
-from dicom_node.assembly import Binding, Overdue, Ready, bind_roles, decide
+from dicom_node.assembly import Binding, Overdue, Ready, bind, decide
 from dicom_node.audit import Trail
 from dicom_node.audit.transfers import note_transfers
 from dicom_node.commitment import Commitments
@@ -168,7 +168,7 @@ class Scheduler:
         """-> (state of the study as far as this rule goes, reason, when to look again)."""
         rule = rule_match.rule
         pipeline = PIPELINES[rule.run]
-        binding = bind_roles(pipeline.roles, recognised, rule.roles, series)
+        binding = bind(pipeline, recognised, rule.roles, series)
         settings = self.node.settings
         verdict = decide(
             binding,

@@ -86,6 +86,9 @@ def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predict
     )
     if inputs.missing:
         needed = "; ".join(role.meaning for role in pipeline.roles if role.required and role.name not in inputs.paths)
+        if not needed:  # then none of the sets of optional roles is whole
+            named = {name for names in pipeline.any_of for name in names}
+            needed = "any of: " + "; ".join(role.meaning for role in pipeline.roles if role.name in named)
         reason = f"The study lacks what {pipeline.name} needs: {needed}. Found: {inputs.missing}"
         return refuse(pipeline, {"": inputs.any_paths}, bundles, provenance, reason)
     return analyse(pipeline, inputs.paths, bundles, provenance)

@@ -2,6 +2,17 @@
 
 from pipelines.pipeline import Pipeline, Role
 
+#: What mre_qc reads, all of one acquisition. It answers from any of them and says which; see MRE_ANY_OF.
+MRE_ROLES = (
+    Role("magnitude", "MR elastography: magnitude images, one per slice and phase offset", False, True),
+    Role("phase", "MR elastography: phase images, one per slice and phase offset", False, True),
+    Role("wave", "MR elastography: wave images", False),
+    Role("elastogram", "MR elastography: map of shear stiffness", False),
+    Role("confidence", "MR elastography: map of the inversion's confidence", False),
+    Role("colour", "MR elastography: elastogram in colours, with or without the confidence overlaid", False),
+)
+MRE_ANY_OF = (("magnitude",), ("phase",), ("wave",), ("elastogram",), ("colour",))
+
 PIPELINES: dict[str, Pipeline] = {
     pipeline.name: pipeline
     for pipeline in (

@@ -49,6 +49,7 @@ class Role:
     name: str  # "arterial"
     meaning: str
     required: bool = True
+    is_awaited: bool = False  # optional, but worth a quiet period: it usually comes with the others
 
 
 Run = Callable[[Any, Mapping[str, Predictor]], Findings]
@@ -66,6 +67,9 @@ class Pipeline:
     bundles: tuple[str, ...]
     queue: str  # Celery queue: "gpu" or "cpu"
     module: str  # has run(input, bundles) -> Findings
+    #: sets of optional roles of which at least one must be bound whole; empty: the required roles suffice
+    any_of: tuple[tuple[str, ...], ...] = ()
+    answers_per_slice: bool = False  # may be run on the slices that are whole, while others are still on their way
 
     def load(self) -> Run:
         """Import the pipeline's module (and with it torch) and return its run function."""

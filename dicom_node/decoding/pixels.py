@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -97,6 +98,32 @@ def stored_values(dataset: pydicom.Dataset, frame: int) -> NDArray[np.integer[An
     return array
 
 
+def colour_values(dataset: pydicom.Dataset, frame: int) -> NDArray[np.uint8]:
+    """Pixels of one frame of a colour image.
+
+    frame : 0-based index into Pixel Data.
+    Returns uint8 [row, column, (red, green, blue)]; YBR and palettes are converted (PS3.3 C.7.6.3.1.2, C.7.9).
+    Raises UnreadableSeries naming the Instance and the element.
+    """
+    array = decode_frame(dataset, frame, as_rgb=True)
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        try:
+            array = apply_color_lut(array, dataset)
+        except Exception as error:  # a palette may be broken in many ways
+            raise UnreadableSeries(
+                f"Instance {instance_uid(dataset)}: the palette of Photometric Interpretation (0028,0004) PALETTE "
+                f"COLOR cannot be applied ({_last_line(error)})."
+            ) from error
+        if array.dtype != np.uint8:
+            array = (array >> 8).astype(np.uint8)
+    if array.shape != (dataset.Rows, dataset.Columns, 3) or array.dtype != np.uint8:
+        raise UnreadableSeries(
+            f"Instance {instance_uid(dataset)}: Pixel Data (7FE0,0010) decodes to {array.shape} of {array.dtype}; "
+            f"{dataset.Rows} x {dataset.Columns} x 3 of 8 bit is needed."
+        )
+    return np.ascontiguousarray(array[..., :3])
+
+
 def decode_frame(dataset: pydicom.Dataset, frame: int, *, as_rgb: bool = False) -> NDArray[Any]:
     """One frame of any kind as its decoder gives it: [row, column] or [row, column, sample].
 
@@ -130,8 +157,8 @@ def decode_frame(dataset: pydicom.Dataset, frame: int, *, as_rgb: bool = False) 
     return array
 
 
-def check_pixel_description(dataset: pydicom.Dataset) -> None:
-    """Refuse, before anything is allocated, what cannot be a grey image of a scanner.
+def check_pixel_description(dataset: pydicom.Dataset, *, is_colour: bool = False) -> None:
+    """Refuse, before anything is allocated, what cannot be a grey image of a scanner, or a picture in colours.
 
     Raises UnreadableSeries naming the Instance and the element.
     """
@@ -145,7 +172,13 @@ def check_pixel_description(dataset: pydicom.Dataset) -> None:
         if not isinstance(value, int) or not 2 <= value <= MAX_MATRIX:
             raise UnreadableSeries(f"Instance {uid}: {keyword} ({tag}) is {value}; 2 to {MAX_MATRIX} is needed.")
     samples = dataset.get("SamplesPerPixel", 1)
-    if samples != 1:
+    if is_colour and (samples == 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR"):
+        pass
+    elif is_colour:
+        raise UnreadableSeries(
+            f"Instance {uid}: Samples per Pixel (0028,0002) is {samples}, a grey image; a colour image is needed."
+        )
+    elif samples != 1:
         raise UnreadableSeries(
             f"Instance {uid}: Samples per Pixel (0028,0002) is {samples}, a colour image; 1 is needed."
         )

@@ -4,7 +4,6 @@ Classic single-frame images and enhanced multi-frame images with functional grou
 both become a list of frames, each with its own position, orientation and rescale.
 """
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from dicom_node.decoding.frames import Frame, listed, read_frames
 from dicom_node.decoding.pixels import check_pixel_description, instance_uid, read_dataset, stored_values
 from dicom_node.errors import UnreadableSeries
 
@@ -40,22 +40,6 @@ class LoadedStack:
     sop_instance_uids: tuple[str, ...]
     frame_numbers: tuple[int, ...]  # 1-based frame in the Instance; 1 for single-frame images
     headers: tuple[pydicom.Dataset, ...]  # without pixel data; the same object for frames of one Instance
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """One slice before it is placed."""
-
-    path: Path
-    dataset: pydicom.Dataset
-    index: int  # 0-based frame in the Instance
-    position: NDArray[np.float64]  # of the first voxel's centre, LPS mm
-    row_direction: NDArray[np.float64]  # direction in which the column index rises
-    column_direction: NDArray[np.float64]  # direction in which the row index rises
-    spacing: tuple[float, float]  # between rows, between columns, mm
-    slope: float
-    intercept: float
-    thickness: float | None  # mm
 
 
 def load_ct_volume(paths: Sequence[Path], *, threads: int = 2) -> LoadedStack:
@@ -93,7 +77,7 @@ def _load(paths: Sequence[Path], *, threads: int, is_ct: bool) -> LoadedStack:
         frames = [
             frame
             for path, dataset in zip(paths, datasets, strict=True)
-            for frame in _frames(path, dataset, is_ct=is_ct)
+            for frame in read_frames(path, dataset, is_ct=is_ct)
         ]
         _check_one_grid(frames)
         frames, affine = _place(frames)
@@ -115,123 +99,7 @@ def _load(paths: Sequence[Path], *, threads: int, is_ct: bool) -> LoadedStack:
     )
 
 
-def _frames(path: Path, dataset: pydicom.Dataset, *, is_ct: bool) -> list[_Frame]:
-    """Geometry and rescale of every frame of one Instance."""
-    uid = instance_uid(dataset)
-    if "PerFrameFunctionalGroupsSequence" not in dataset:
-        if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
-            raise UnreadableSeries(
-                f"Instance {uid}: Number of Frames (0028,0008) is {dataset.NumberOfFrames} without "
-                "Per-frame Functional Groups (5200,9230); the frames have no position."
-            )
-        slope, intercept = _rescale(dataset, uid, is_ct=is_ct)
-        return [_frame(path, dataset, 0, dataset, dataset, dataset, slope, intercept)]
-    per_frame = dataset.PerFrameFunctionalGroupsSequence
-    if len(per_frame) != int(dataset.get("NumberOfFrames", 0) or 0):
-        raise UnreadableSeries(
-            f"Instance {uid}: Per-frame Functional Groups (5200,9230) has {len(per_frame)} items, "
-            f"Number of Frames (0028,0008) is {dataset.get('NumberOfFrames')}."
-        )
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
-    frames = []
-    for index, groups in enumerate(per_frame):
-
-        def macro(name: str, groups: pydicom.Dataset = groups) -> pydicom.Dataset:
-            found = groups.get(name) or shared[0].get(name) or [pydicom.Dataset()]
-            return found[0]
-
-        slope, intercept = _rescale(macro("PixelValueTransformationSequence"), uid, is_ct=is_ct)
-        frames.append(
-            _frame(
-                path,
-                dataset,
-                index,
-                macro("PlanePositionSequence"),
-                macro("PlaneOrientationSequence"),
-                macro("PixelMeasuresSequence"),
-                slope,
-                intercept,
-            )
-        )
-    return frames
-
-
-def _frame(
-    path: Path,
-    dataset: pydicom.Dataset,
-    index: int,
-    position: pydicom.Dataset,
-    orientation: pydicom.Dataset,
-    measures: pydicom.Dataset,
-    slope: float,
-    intercept: float,
-) -> _Frame:
-    uid = instance_uid(dataset)
-    cosines = _numbers(orientation, "ImageOrientationPatient", "0020,0037", 6, uid)
-    row_direction, column_direction = cosines[:3], cosines[3:]
-    lengths = float(np.linalg.norm(row_direction)), float(np.linalg.norm(column_direction))
-    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(row_direction @ column_direction))) > 1e-2:
-        raise UnreadableSeries(
-            f"Instance {uid}: Image Orientation (Patient) (0020,0037) is {_listed(cosines)}; "
-            "two perpendicular unit vectors are needed."
-        )
-    row_direction = row_direction / lengths[0]
-    column_direction = column_direction - (column_direction @ row_direction) * row_direction
-    column_direction /= np.linalg.norm(column_direction)
-    spacing = _numbers(measures, "PixelSpacing", "0028,0030", 2, uid)
-    if not np.all((spacing > 0.01) & (spacing < 50)):
-        raise UnreadableSeries(f"Instance {uid}: Pixel Spacing (0028,0030) is {_listed(spacing)} mm.")
-    thickness = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
-    return _Frame(
-        path=path,
-        dataset=dataset,
-        index=index,
-        position=_numbers(position, "ImagePositionPatient", "0020,0032", 3, uid),
-        row_direction=row_direction,
-        column_direction=column_direction,
-        spacing=(float(spacing[0]), float(spacing[1])),
-        slope=slope,
-        intercept=intercept,
-        thickness=abs(float(thickness)) if thickness else None,
-    )
-
-
-def _rescale(source: pydicom.Dataset, uid: str, *, is_ct: bool) -> tuple[float, float]:
-    """Rescale slope and intercept; for CT both must be there, and lead to HU (PS3.3 C.8.2.1.1)."""
-    slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
-    if slope is None or intercept is None:
-        if is_ct:
-            raise UnreadableSeries(
-                f"Instance {uid}: Rescale Slope (0028,1053) or Rescale Intercept (0028,1052) is missing; "
-                "without them stored values are not Hounsfield units."
-            )
-        return 1.0, 0.0
-    rescale_type = source.get("RescaleType") or "HU"
-    if is_ct and rescale_type not in ("HU", "HU_MOD"):
-        raise UnreadableSeries(f"Instance {uid}: Rescale Type (0028,1054) is {rescale_type}; HU is needed.")
-    values = float(slope), float(intercept)
-    if not all(math.isfinite(value) for value in values) or values[0] == 0:
-        raise UnreadableSeries(f"Instance {uid}: Rescale Slope (0028,1053) {slope}, Intercept (0028,1052) {intercept}.")
-    return values
-
-
-def _numbers(source: pydicom.Dataset, keyword: str, tag: str, count: int, uid: str) -> NDArray[np.float64]:
-    value: Any = source.get(keyword)
-    try:
-        numbers = np.asarray([float(part) for part in value], dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.empty(0)
-    if numbers.shape != (count,) or not np.all(np.isfinite(numbers)):
-        found = "missing" if value is None else f"{value}"
-        raise UnreadableSeries(f"Instance {uid}: {keyword} ({tag}) is {found}; {count} numbers are needed.")
-    return numbers
-
-
-def _listed(numbers: Sequence[float] | NDArray[np.float64]) -> str:
-    return "\\".join(f"{number:g}" for number in numbers)
-
-
-def _check_one_grid(frames: Sequence[_Frame]) -> None:
+def _check_one_grid(frames: Sequence[Frame]) -> None:
     """All frames must share matrix, spacing, orientation and Frame of Reference, and fit into memory."""
     first = frames[0]
     voxels = len(frames) * int(first.dataset.Rows) * int(first.dataset.Columns)
@@ -251,8 +119,8 @@ def _check_one_grid(frames: Sequence[_Frame]) -> None:
                 )
         if not np.allclose(frame.spacing, first.spacing, rtol=1e-3):
             raise UnreadableSeries(
-                f"Instance {uid}: Pixel Spacing (0028,0030) is {_listed(frame.spacing)} mm, "
-                f"but {_listed(first.spacing)} mm in Instance {first_uid}."
+                f"Instance {uid}: Pixel Spacing (0028,0030) is {listed(frame.spacing)} mm, "
+                f"but {listed(first.spacing)} mm in Instance {first_uid}."
             )
         if not (
             np.allclose(frame.row_direction, first.row_direction, atol=1e-3)
@@ -264,7 +132,7 @@ def _check_one_grid(frames: Sequence[_Frame]) -> None:
             )
 
 
-def _place(frames: Sequence[_Frame]) -> tuple[list[_Frame], NDArray[np.float64]]:
+def _place(frames: Sequence[Frame]) -> tuple[list[Frame], NDArray[np.float64]]:
     """Frames in slice order, and the affine from (slice, row, column) to LPS mm.
 
     The order depends on positions alone, so that the same images in any order give the same volume.
@@ -291,12 +159,12 @@ def _place(frames: Sequence[_Frame]) -> tuple[list[_Frame], NDArray[np.float64]]
     return ordered, affine
 
 
-def _check_gaps(ordered: Sequence[_Frame], gaps: NDArray[np.float64]) -> None:
+def _check_gaps(ordered: Sequence[Frame], gaps: NDArray[np.float64]) -> None:
     for index in np.flatnonzero(gaps < SAME_POSITION_MM).tolist():
         before, after = ordered[index], ordered[index + 1]
         raise UnreadableSeries(
             f"Instances {instance_uid(before.dataset)} and {instance_uid(after.dataset)}: "
-            f"Image Position (Patient) (0020,0032) is {_listed(after.position)} in both; one image per position is "
+            f"Image Position (Patient) (0020,0032) is {listed(after.position)} in both; one image per position is "
             "needed. Two acquisitions may be mixed, or an image was sent twice under two UIDs."
         )
     usual = float(np.median(gaps))
@@ -310,7 +178,7 @@ def _check_gaps(ordered: Sequence[_Frame], gaps: NDArray[np.float64]) -> None:
         )
 
 
-def _check_regular(ordered: Sequence[_Frame], along: NDArray[np.float64], spacing: float) -> None:
+def _check_regular(ordered: Sequence[Frame], along: NDArray[np.float64], spacing: float) -> None:
     off_grid = np.abs(along - (along[0] + spacing * np.arange(len(along))))
     worst = int(np.argmax(off_grid))
     if off_grid[worst] > POSITION_TOLERANCE * spacing:
@@ -320,7 +188,7 @@ def _check_regular(ordered: Sequence[_Frame], along: NDArray[np.float64], spacin
         )
 
 
-def _check_tilt(ordered: Sequence[_Frame], normal: NDArray[np.float64]) -> None:
+def _check_tilt(ordered: Sequence[Frame], normal: NDArray[np.float64]) -> None:
     move = ordered[-1].position - ordered[0].position
     drift_mm = float(np.linalg.norm(move - (move @ normal) * normal))
     if drift_mm > MAX_DRIFT_MM:
@@ -332,10 +200,10 @@ def _check_tilt(ordered: Sequence[_Frame], normal: NDArray[np.float64]) -> None:
         )
 
 
-def _empty_volume(frames: Sequence[_Frame]) -> NDArray[Any]:
+def _empty_volume(frames: Sequence[Frame]) -> NDArray[Any]:
     """int16 where no frame's rescaled values can need a fraction or leave its range, else float32."""
 
-    def is_whole(frame: _Frame) -> bool:
+    def is_whole(frame: Frame) -> bool:
         bits = int(frame.dataset.get("BitsStored", 16) or 16)
         largest = 2.0**bits * abs(frame.slope) + abs(frame.intercept)
         whole = frame.slope.is_integer() and frame.intercept.is_integer()
@@ -345,7 +213,7 @@ def _empty_volume(frames: Sequence[_Frame]) -> NDArray[Any]:
     return np.empty((len(frames), int(frames[0].dataset.Rows), int(frames[0].dataset.Columns)), dtype=dtype)
 
 
-def _values(frame: _Frame, dtype: np.dtype[Any], *, is_ct: bool) -> NDArray[Any]:
+def _values(frame: Frame, dtype: np.dtype[Any], *, is_ct: bool) -> NDArray[Any]:
     stored = stored_values(frame.dataset, frame.index)
     values: NDArray[Any]
     if dtype == np.int16:

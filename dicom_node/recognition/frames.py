@@ -26,11 +26,15 @@ _ENHANCED = {
 }
 
 
+#: Enhanced MR, grey, colour and converted: their frames may be of different kinds (PS3.3 C.8.13.5.1).
+_ENHANCED_MR = {"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"}
+
+
 def has_functional_groups(sop_class_uid: str) -> bool:
     return sop_class_uid in _ENHANCED
 
 
-def frame_values(path: Path) -> dict[str, Any]:
+def frame_values(path: Path, sop_class_uid: str = "") -> dict[str, Any]:
     """Geometry, time and contrast phase of an enhanced multi-frame object, from its functional groups."""
     try:
         dataset = parse_elements(
@@ -74,6 +78,34 @@ def frame_values(path: Path) -> dict[str, Any]:
     )
     if times:
         found["AcquisitionDateTime"] = times[0]
+    if sop_class_uid in _ENHANCED_MR:
+        found |= _mr_frame_values(frames, shared)
+    return found
+
+
+def _mr_frame_values(frames: list[Dataset], shared: list[Dataset | None]) -> dict[str, Any]:
+    """What each frame of an Enhanced MR object shows: Frame Type (0008,9007) as one text, Complex Image Component
+    (0008,9208), and its place in time; TemporalPositionIndex (0020,9128) or milliseconds after the trigger, whichever
+    there is. None where a frame does not say it."""
+    found: dict[str, Any] = {}
+    group = "MRImageFrameTypeSequence"
+    types = [_group_list([frame, *shared], group, "FrameType") for frame in frames]
+    components = [_group_text([frame, *shared], group, "ComplexImageComponent") for frame in frames]
+    for key, values in (("FrameTypes", types), ("FrameComponents", components)):
+        if any(values):
+            found[key] = values
+    for macro, keyword in (
+        ("FrameContentSequence", "TemporalPositionIndex"),
+        ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+        ("TemporalPositionSequence", "TemporalPositionTimeOffset"),
+    ):
+        numbers = [_group_numbers([frame], macro, keyword, 1) for frame in frames]
+        if len({n[0] for n in numbers if n is not None}) > 1:
+            found["FrameTimes"] = [n[0] if n is not None else None for n in numbers]
+            break
+    echo_ms = _group_numbers([frames[0] if frames else None, *shared], "MREchoSequence", "EffectiveEchoTime", 1)
+    if echo_ms is not None:
+        found["EchoTime"] = echo_ms[0]
     return found
 
 
@@ -102,6 +134,14 @@ def _group_numbers(places: Iterable[Dataset | None], group: str, keyword: str, w
     except (TypeError, ValueError):
         return None
     return numbers if len(numbers) == width and all(map(math.isfinite, numbers)) else None
+
+
+def _group_list(places: Iterable[Dataset | None], group: str, keyword: str) -> str | None:
+    """A value of several parts as it stands in the file, parts between backslashes."""
+    value = _group_value(places, group, keyword)
+    if value is None or isinstance(value, str):
+        return None if value is None else plain_text(value)
+    return plain_text("\\".join(map(str, value)))
 
 
 def _group_text(places: Iterable[Dataset | None], group: str, keyword: str) -> str | None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
+from dicom_node.recognition.elastography_rules import deserves_second_look
 from dicom_node.recognition.frames import frame_values, has_functional_groups
 from dicom_node.recognition.json_header import is_kept, series_header
 from dicom_node.recognition.parsing import NotDicom, UnreadableHeader, is_part10, parse_elements
+from dicom_node.recognition.private import PRIVATE_KEYS, PRIVATE_TAGS, later_private_values, private_values
 from dicom_node.recognition.scanning import Beginning, scan
 from dicom_node.recognition.values import (
     ElementValues,
@@ -26,6 +28,7 @@ from storage.records import Instance
 __all__ = [
     "FRAME_KEYS",
     "INSTANCE_KEYWORDS",
+    "PRIVATE_KEYS",
     "NotDicom",
     "UnreadableHeader",
     "is_kept",
@@ -49,6 +52,8 @@ _TEXT = (
     "ScanOptions",
     "SequenceName",
     "ScanningSequence",
+    "PulseSequenceName",
+    "EchoPulseSequence",
     "ComplexImageComponent",
     "ContrastBolusAgent",
     "ContrastBolusAgentPhase",
@@ -76,6 +81,7 @@ _NUMBERS = (
     "SliceLocation",
     "EchoTime",
     "RepetitionTime",
+    "TriggerTime",
     "DiffusionBValue",
     "GantryDetectorTilt",
     "RescaleSlope",
@@ -107,8 +113,15 @@ INSTANCE_KEYWORDS: tuple[str, ...] = (
     *_SHORTS,
     "PatientAge",
 )
-#: Keys beside the keywords, for multi-frame objects: one position per frame (LPS mm), and how many phases are named.
-FRAME_KEYS: tuple[str, ...] = ("FramePositions", "FrameContrastPhases")
+#: Keys beside the keywords, for multi-frame objects: one position per frame (LPS mm), how many phases are named; of MR
+#: per frame the Frame Type, Complex Image Component and place in time. PRIVATE_KEYS (private.py) come beside them.
+FRAME_KEYS: tuple[str, ...] = (
+    "FramePositions",
+    "FrameContrastPhases",
+    "FrameTypes",
+    "FrameComponents",
+    "FrameTimes",
+)
 
 _UIDS = {"StudyInstanceUID": 0x0020000D, "SeriesInstanceUID": 0x0020000E, "SOPInstanceUID": 0x00080018}
 _SOP_CLASS = 0x00080016
@@ -124,7 +137,7 @@ def _tag(keyword: str) -> int:
 
 
 _LAST_TAG = _tag("PerformedProcedureStepDescription")  # the highest of the keywords; reading stops after it
-_TAGS = frozenset([_tag(k) for k in INSTANCE_KEYWORDS] + [*_UIDS.values(), _SOP_CLASS])
+_TAGS = frozenset([_tag(k) for k in INSTANCE_KEYWORDS] + [*_UIDS.values(), _SOP_CLASS]) | PRIVATE_TAGS
 _LENGTHS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 
 #: How a value is read, by keyword.
@@ -161,16 +174,17 @@ def read_instance(path: Path, beginning: Beginning | None = None) -> Instance:
     path : a DICOM file (PS3.10), or a bare Dataset.
     beginning : what a caller has read of the file already; then the Dataset must also be whole.
     Returns an Instance with `path` and `sha256` empty, for the caller to set; `attributes` holds those of
-    INSTANCE_KEYWORDS that were there and readable, as JSON values; for multi-frame objects also FRAME_KEYS.
+    INSTANCE_KEYWORDS that were there and readable, as JSON values; for multi-frame objects also FRAME_KEYS, and of
+    private elements PRIVATE_KEYS.
     Raises UnreadableHeader naming the element if a UID that identifies the Instance is missing or invalid, or if the
     Dataset is cut off, and of its kinds NotDicom for files that never were an Instance.
     """
+    path = Path(path)
     elements = None if beginning is None else _scanned(path, beginning)
     if elements is not None and beginning is not None:
         return _instance(
             path, elements, beginning.sop_class_uid, beginning.transfer_syntax_uid, beginning.size_bytes, True
         )
-    path = Path(path)
     try:
         dataset = parse_elements(path, _LAST_TAG, _TAGS)
     except UnreadableHeader as error:
@@ -238,8 +252,11 @@ def _instance(
         )
         if value is not None:
             attributes[keyword] = list(value) if type(value) is tuple else value
+    attributes |= private_values(elements)
+    if deserves_second_look(attributes):
+        attributes |= later_private_values(path)
     if has_functional_groups(sop_class) and "ImagePositionPatient" not in attributes:
-        attributes |= frame_values(path)
+        attributes |= frame_values(path, sop_class)
     return Instance(
         sop_instance_uid=uids["SOPInstanceUID"],
         sop_class_uid=sop_class,

@@ -47,6 +47,9 @@ class Stack:
     declared_by: str  # the element that says so
     series_instance_numbers: tuple[int, ...]  # Instance Numbers of the whole Series, sorted; it is numbered as one
     acquired_at_s: float | None  # earliest acquisition, seconds; only differences mean something
+    #: elastography, where a slice is one image per phase offset: images per place, along positions_mm
+    offsets: tuple[int, ...] = ()
+    offsets_stated: int | None = None  # phase offsets that the header says each slice has
 
     @property
     def study_instance_uid(self) -> str:
@@ -70,6 +73,11 @@ class Stack:
     def slices(self) -> int:
         """Slices, counting the frames of multi-frame objects."""
         return len(self.positions_mm) or len(self.instances)
+
+    @property
+    def is_multi_frame(self) -> bool:
+        """Whether its images are frames of multi-frame objects, which come whole."""
+        return "FramePositions" in self.attributes
 
     @cached_property
     def name(self) -> str:
@@ -97,9 +105,9 @@ def stacks_of_series(instances: Sequence[Instance]) -> list[Stack]:
     numbers = tuple(sorted({n for i in unique.values() if isinstance(n := i.attributes.get("InstanceNumber"), int)}))
     grids: list[tuple[Any, list[Instance]]] = []
     for instance in unique.values():
-        grid = _grid(instance)
+        grid = grid_of(instance)
         for known, members in grids:
-            if _is_same_grid(known, grid):
+            if is_same_grid(known, grid):
                 members.append(instance)
                 break
         else:
@@ -120,7 +128,9 @@ def _order(instance: Instance) -> tuple[int, int, str]:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
+    """What images of one stack have in common."""
+
     fixed: tuple[Any, ...]
     directions: tuple[float, ...] | None
     pixel_spacing: tuple[float, ...] | None
@@ -131,7 +141,7 @@ def is_localizer(instance: Instance) -> bool:
     return any("LOCALIZER" in str(v).upper() for v in instance.attributes.get("ImageType") or ())
 
 
-def _grid(instance: Instance) -> _Grid:
+def grid_of(instance: Instance) -> Grid:
     a = instance.attributes
     directions, spacing = a.get("ImageOrientationPatient"), a.get("PixelSpacing")
     fixed = (
@@ -142,14 +152,14 @@ def _grid(instance: Instance) -> _Grid:
         a.get("Columns"),
         _has_position(instance),
     )
-    return _Grid(fixed, tuple(directions) if directions else None, tuple(spacing) if spacing else None)
+    return Grid(fixed, tuple(directions) if directions else None, tuple(spacing) if spacing else None)
 
 
 def _has_position(instance: Instance) -> bool:
     return "ImagePositionPatient" in instance.attributes or "FramePositions" in instance.attributes
 
 
-def _is_same_grid(a: _Grid, b: _Grid) -> bool:
+def is_same_grid(a: Grid, b: Grid) -> bool:
     return (
         a.fixed == b.fixed
         and _is_close(a.directions, b.directions, SAME_DIRECTION)
@@ -205,7 +215,7 @@ def _repeats(members: Sequence[Instance]) -> int:
 def _place(instance: Instance) -> int:
     normal = normal_of(instance)
     position = instance.attributes["ImagePositionPatient"]
-    return round(_dot(position, normal) / SAME_POSITION_MM) if normal else 0
+    return round(dot(position, normal) / SAME_POSITION_MM) if normal else 0
 
 
 def _split_where_positions_repeat(members: list[Instance], label: str) -> list[tuple[list[Instance], str]]:
@@ -255,8 +265,8 @@ def _continue_each_other(a: Sequence[Instance], b: Sequence[Instance]) -> bool:
     normal = normal_of(a[0])
     if normal is None:
         return False
-    first = sorted(p for i in a for p in _positions(i, normal))
-    second = sorted(p for i in b for p in _positions(i, normal))
+    first = sorted(p for i in a for p in positions_along(i, normal))
+    second = sorted(p for i in b for p in positions_along(i, normal))
     if len(first) < 2 or len(second) < 2:
         return False
     step = max((first[-1] - first[0]) / (len(first) - 1), (second[-1] - second[0]) / (len(second) - 1))
@@ -273,7 +283,7 @@ def _value_text(value: Any) -> str:
 # ------------------------------------------------------------------ geometry
 
 
-def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+def dot(a: Sequence[float], b: Sequence[float]) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -284,7 +294,7 @@ def normal_of(instance: Instance) -> Vector | None:
         return None
     (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
     n = (b * f - c * e, c * d - a * f, a * e - b * d)
-    length = _dot(n, n) ** 0.5
+    length = dot(n, n) ** 0.5
     return (n[0] / length, n[1] / length, n[2] / length) if length > 0.5 else None
 
 
@@ -298,19 +308,20 @@ def orientation_name(normal: Vector | None) -> str:
     return "oblique"
 
 
-def _positions(instance: Instance, normal: Vector) -> list[float]:
+def positions_along(instance: Instance, normal: Vector) -> list[float]:
+    """Position of the image, or of every frame, along `normal`, mm; empty without one."""
     frames = instance.attributes.get("FramePositions")
     if frames:
-        return [_dot(position, normal) for position in frames]
+        return [dot(position, normal) for position in frames]
     position = instance.attributes.get("ImagePositionPatient")
-    return [_dot(position, normal)] if position else []
+    return [dot(position, normal)] if position else []
 
 
 def _stack(members: Sequence[Instance], label: str, number: int, series_numbers: tuple[int, ...]) -> Stack:
     normal = normal_of(members[0])
     placed: list[tuple[float, Instance]] = []
     if normal is not None:
-        placed = [(p, instance) for instance in members for p in _positions(instance, normal)]
+        placed = [(p, instance) for instance in members for p in positions_along(instance, normal)]
         placed.sort(key=lambda pair: (pair[0], *_order(pair[1])))
     kept: list[tuple[float, Instance]] = []
     duplicates: list[Instance] = []
@@ -325,8 +336,8 @@ def _stack(members: Sequence[Instance], label: str, number: int, series_numbers:
     by_uid = {i.sop_instance_uid: i for i in members}
     ordered = [by_uid[uid] for uid in instances] or sorted(members, key=_order)
     dropped = [i for i in dict.fromkeys(i.sop_instance_uid for i in duplicates) if i not in set(instances)]
-    spacing, gaps = _spacing_and_gaps(kept)
-    declared, declared_by = _declared(ordered)
+    spacing, gaps = spacing_and_gaps(kept)
+    declared, declared_by = declared_images(ordered)
     times = [t for i in ordered if (t := acquisition_time_s(i.attributes)) is not None]
     return Stack(
         stack_id=f"{members[0].series_instance_uid}#{number}",
@@ -346,7 +357,7 @@ def _stack(members: Sequence[Instance], label: str, number: int, series_numbers:
     )
 
 
-def _spacing_and_gaps(kept: Sequence[tuple[float, Instance]]) -> tuple[float | None, tuple[Gap, ...]]:
+def spacing_and_gaps(kept: Sequence[tuple[float, Instance]]) -> tuple[float | None, tuple[Gap, ...]]:
     """Slice spacing from the short steps (long ones may be gaps), and the steps that are longer."""
     steps = [after[0] - before[0] for before, after in pairwise(kept)]
     if not steps:
@@ -365,7 +376,7 @@ def _spacing_and_gaps(kept: Sequence[tuple[float, Instance]]) -> tuple[float | N
 # ------------------------------------------------------------------ counts and times
 
 
-def _declared(members: Sequence[Instance]) -> tuple[int | None, str]:
+def declared_images(members: Sequence[Instance]) -> tuple[int | None, str]:
     """What the sender declares: the sum of Images in Acquisition over the stack's acquisitions, else of the Series.
 
     Both stand in real data for other things too, so that the assembly judges whether they can be meant.

@@ -1,13 +1,14 @@
 """Everything of one study recognised: the one entry that scheduler, `run` and `why` use."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pydicom.uid import UID
 
 from dicom_node.recognition.ct_phase import CT_CLASSES, Pixels, Verdict, ct_verdicts
+from dicom_node.recognition.elastography import elastography
 from dicom_node.recognition.stacks import Stack, stacks_of_series
 from storage.records import Instance
 
@@ -21,6 +22,8 @@ class RecognisedStack:
     stack: Stack
     kind: str  # "ct arterial", "localizer", ...
     reason: str
+    group: str = ""  # stacks that were acquired together have the same; roles are bound within one
+    rank: int = 0  # of several stacks of a kind in a group, the lowest suits best
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,12 @@ def recognise(instances: Sequence[Instance], pixels: Pixels | None = None) -> Re
     for instance in instances:
         if not instance.is_conflict:
             by_series[instance.series_instance_uid].append(instance)
-    stacks = [stack for members in by_series.values() for stack in stacks_of_series(members)]
+    mre, others = elastography(instance for members in by_series.values() for instance in members)
+    other_series: dict[str, list[Instance]] = defaultdict(list)
+    for instance in others:
+        other_series[instance.series_instance_uid].append(instance)
+    taken: dict[str, int] = Counter(part.stack.series_instance_uid for part in mre)
+    stacks = [stack for uid, members in other_series.items() for stack in _numbered_on(members, taken[uid])]
     stacks.sort(key=_study_order)
     ct = [stack for stack in stacks if stack.sop_class_uid in CT_CLASSES and not stack.instances[0].is_ours]
     verdicts = {s.stack_id: v for s, v in zip(ct, ct_verdicts(ct, pixels), strict=True)}
@@ -70,7 +78,10 @@ def recognise(instances: Sequence[Instance], pixels: Pixels | None = None) -> Re
     for stack in stacks:
         verdict = verdicts.get(stack.stack_id) or _other_verdict(stack)
         recognised.append(RecognisedStack(stack, verdict.kind, verdict.reason))
-    series = tuple(_series_verdict(uid, recognised) for uid in dict.fromkeys(s.series_instance_uid for s in stacks))
+    recognised += [RecognisedStack(part.stack, part.kind, part.reason, part.group, part.rank) for part in mre]
+    recognised.sort(key=lambda r: _study_order(r.stack))
+    order = dict.fromkeys(r.stack.series_instance_uid for r in recognised)
+    series = tuple(_series_verdict(uid, recognised) for uid in order)
     foreign = {i.sop_instance_uid for members in by_series.values() for i in members if not i.is_ours}
     declared = [
         n
@@ -81,13 +92,21 @@ def recognise(instances: Sequence[Instance], pixels: Pixels | None = None) -> Re
     return Recognised(tuple(recognised), series, len(foreign), max(declared) if declared else None)
 
 
+def _numbered_on(members: Sequence[Instance], taken: int) -> list[Stack]:
+    """Stacks of a Series of which `taken` are known already."""
+    stacks = stacks_of_series(members)
+    if not taken:
+        return stacks
+    return [replace(s, stack_id=f"{s.series_instance_uid}#{n}") for n, s in enumerate(stacks, start=taken + 1)]
+
+
 def _study_order(stack: Stack) -> tuple[int, str, str]:
     return (stack.attributes.get("SeriesNumber") or 0, stack.series_instance_uid, stack.stack_id)
 
 
 def _series_verdict(uid: str, recognised: Sequence[RecognisedStack]) -> SeriesVerdict:
     members = [r for r in recognised if r.stack.series_instance_uid == uid]
-    images = sum(len(r.stack.instances) + len(r.stack.duplicates) for r in members)
+    images = len({i.sop_instance_uid for r in members for i in r.stack.instances + r.stack.duplicates})
     if len(members) == 1:
         return SeriesVerdict(uid, members[0].kind, members[0].reason, images)
     kinds = " + ".join(dict.fromkeys(r.kind for r in members))

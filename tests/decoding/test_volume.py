@@ -24,7 +24,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_node.decoding import DECODERS, load_ct_volume, load_mr_volume, slice_positions
+from dicom_node.decoding import load_ct_volume, load_mr_volume, slice_positions
+from dicom_node.decoding.ct import ct_lesion_input
 from dicom_node.errors import UnreadableSeries
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -324,7 +325,7 @@ def test_input_of_ct_lesion_holds_age_and_descriptions(tmp_path: Path, values: n
         "arterial": load_ct_volume(write_stack(tmp_path / "a", values, change=arterial)),
         "portal_venous": load_ct_volume(write_stack(tmp_path / "p", values, change=portal)),
     }
-    study = DECODERS["ct_lesion"](stacks)
+    study = ct_lesion_input(stacks)
     assert study.descriptions == ("CT liver", "Liver 3P", "ART 动脉期")
     assert study.patient_age_years == pytest.approx(54.0, abs=0.01)
     assert study.arterial is stacks["arterial"].volume
