@@ -168,9 +168,8 @@ class SliceNet(nn.Module):
         fused = self.fused(total)
         maps = self.maps(fused)
         share = torch.sigmoid(maps)
-        liver, inner, readable = share.unbind(1)
-        places = nnf.avg_pool2d(share, 2)
-        weights = torch.stack([places[:, 0], places[:, 1], places[:, 2]], 1) + 1e-4
+        inner, readable = share[:, 1], share[:, 2]
+        weights = nnf.avg_pool2d(share, 2) + 1e-4
         pooled = torch.einsum("nchw,nmhw->nmc", fused, weights) / weights.sum((2, 3))[..., None]
         seen, whole = readable.sum((1, 2)) * self.cell_cm2, inner.sum((1, 2)) * self.cell_cm2
         part = seen / (whole + 2)
@@ -214,6 +213,8 @@ class Ensemble(nn.Module):
             }
         )
         self.has = (has_magnitude, has_phase)
+        self.scale: Tensor
+        self.shift: Tensor
         self.register_buffer("scale", torch.ones(4))
         self.register_buffer("shift", torch.zeros(4))
 

@@ -33,6 +33,7 @@ SUBSETS: tuple[tuple[tuple[str, ...], float], ...] = (
 )
 SHIFT_PIXELS = 3
 BORDERLINE_WEIGHT = 0.4
+FEWEST_TO_CALIBRATE = 30
 
 
 def role_of(channels: Sequence[str], of_role: dict[str, tuple[str, ...]]) -> dict[str, list[int]]:
@@ -121,22 +122,25 @@ def calibrate(ensemble: Ensemble, log_odds: Tensor, kind: Tensor, diagnostic: Te
 
     log_odds: the networks' mean [n]; kind: of input [n], see Ensemble.inputs_of; diagnostic: 0..1 [n].
     """
-    for number in range(4):
+    for number in range(len(ensemble.scale)):
         mine = kind == number
-        if int(mine.sum()) < 30:
-            continue
-        scale, shift = torch.ones(1, requires_grad=True), torch.zeros(1, requires_grad=True)
-        optimiser = torch.optim.LBFGS([scale, shift], max_iter=60)
-        x, y = log_odds[mine], diagnostic[mine]
+        if int(mine.sum()) >= FEWEST_TO_CALIBRATE:
+            scale, shift = _fitted(log_odds[mine], diagnostic[mine])
+            ensemble.scale[number], ensemble.shift[number] = scale, shift
 
-        def step(x: Tensor = x, y: Tensor = y) -> Tensor:
-            optimiser.zero_grad()  # noqa: B023 - called before the next round
-            # A prior for leaving the odds as they are keeps few slices from moving them far.
-            value = nnf.binary_cross_entropy_with_logits(x * scale + shift, y) + 1e-3 * (  # noqa: B023
-                (scale - 1) ** 2 + shift**2  # noqa: B023
-            ).sum()
-            value.backward()
-            return value
 
-        optimiser.step(step)
-        ensemble.scale[number], ensemble.shift[number] = scale.detach().clamp(0.2, 3), shift.detach()
+def _fitted(log_odds: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Scale and shift of least cross-entropy; a prior for leaving the odds as they are keeps few slices quiet."""
+    line = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimiser = torch.optim.LBFGS([line], max_iter=60)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        away = line - torch.tensor([1.0, 0.0])
+        value = nnf.binary_cross_entropy_with_logits(log_odds * line[0] + line[1], truth) + 1e-3 * away.square().sum()
+        torch.autograd.backward(value)
+        return value
+
+    optimiser.step(closure)
+    scale, shift = line.detach().tolist()
+    return min(max(scale, 0.2), 3.0), shift

@@ -203,7 +203,9 @@ def _inversion(spectrum: NDArray, k2: Array, spacing: tuple[float, float], hz: f
     ll = np.maximum(_smooth(np.abs(laplacian) ** 2 * even, 5.0, spacing), 1e-12)
     real, imaginary = _smooth(cross.real, 5.0, spacing), _smooth(cross.imag, 5.0, spacing)
     fit = np.where(real < 0, (real**2 + imaginary**2) / np.maximum(uu * ll, 1e-20), 0).clip(0, 1)
-    kpa = DENSITY_KG_M3 * (2 * np.pi * hz) ** 2 * 1e-9 * np.sqrt(uu / ll)  # Laplacian per mm2, so m2 / 1e6, and Pa / 1e3
+    kpa = (
+        DENSITY_KG_M3 * (2 * np.pi * hz) ** 2 * 1e-9 * np.sqrt(uu / ll)
+    )  # Laplacian per mm2, so m2 / 1e6, and Pa / 1e3
     return np.asarray(fit, np.float32), np.asarray(kpa, np.float32)
 
 
