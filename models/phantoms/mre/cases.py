@@ -63,6 +63,37 @@ def _truth(exam: Exam, geometry: Geometry, writer: str, series: dict[str, str]) 
     }
 
 
+def write_exam(
+    exam: Exam,
+    folder: Path,
+    *,
+    enhanced: bool | None = None,
+    roles: Collection[str] | None = None,
+    others: bool = True,
+    extras: bool = False,
+) -> None:
+    """Write dicom/*.dcm and truth.json of an exam into `folder`; options as for write_case.
+
+    enhanced: Siemens XA instead of classic images; None draws it.
+    """
+    rng = np.random.default_rng([exam.seed, 0xDC])
+    drawn_enhanced = bool(rng.random() < 0.4)
+    siemens = exam.protocol.vendor == "Siemens"
+    writer = "Siemens XA" if siemens and (drawn_enhanced if enhanced is None else enhanced) else exam.protocol.vendor
+    makers, write = WRITERS[writer]
+    start = datetime(2025, 1, 1, 8) + timedelta(minutes=int(rng.integers(0, 500_000)))  # noqa: DTZ001 - DICOM local time
+    (folder / "dicom").mkdir(parents=True, exist_ok=True)
+    base = base_dataset(exam, rng, start, makers[int(rng.integers(len(makers)))])
+    drawn = {"magnitude", "phase"} | {role for role in ROLES if rng.random() < 0.85}
+    wanted = frozenset(drawn if roles is None else roles)
+    study = Study(exam, base, draw_geometry(rng), start, folder / "dicom", rng, wanted)
+    write(study)
+    if others:
+        decoys.write(study, all_kinds=extras)
+    truth = _truth(exam, study.geometry, writer, study.series)
+    (folder / "truth.json").write_text(json.dumps(truth, indent=1), encoding="utf-8")
+
+
 def write_case(
     seed: int,
     out_dir: Path | str,
@@ -83,22 +114,9 @@ def write_case(
     the origin along its normal to the head, z for axial slices; slices from feet to head; truth.json also says which
     series is which role. Returns the folder. The same arguments write the same pixels, UIDs and truth.
     """
-    rng = np.random.default_rng([seed, 0xDC])
     maker = None if vendor is None else vendor.split()[0]
     exam = simulate_exam(seed, vendor=maker, matrix=matrix, fault=fault, slices=slices)
-    enhanced = exam.protocol.vendor == "Siemens" and (vendor == "Siemens XA" or (vendor is None and rng.random() < 0.4))
-    writer = "Siemens XA" if enhanced else exam.protocol.vendor
-    makers, write = WRITERS[writer]
-    start = datetime(2025, 1, 1, 8) + timedelta(minutes=int(rng.integers(0, 500_000)))  # noqa: DTZ001 - DICOM local time
     folder = Path(out_dir) / case_name(seed)
-    (folder / "dicom").mkdir(parents=True, exist_ok=True)
-    base = base_dataset(exam, rng, start, makers[int(rng.integers(len(makers)))])
-    drawn = {"magnitude", "phase"} | {role for role in ROLES if rng.random() < 0.85}
-    wanted = frozenset(drawn if roles is None else roles)
-    study = Study(exam, base, draw_geometry(rng), start, folder / "dicom", rng, wanted)
-    write(study)
-    if others:
-        decoys.write(study, all_kinds=extras)
-    truth = _truth(exam, study.geometry, writer, study.series)
-    (folder / "truth.json").write_text(json.dumps(truth, indent=1), encoding="utf-8")
+    enhanced = None if vendor is None else vendor == "Siemens XA"
+    write_exam(exam, folder, enhanced=enhanced, roles=roles, others=others, extras=extras)
     return folder

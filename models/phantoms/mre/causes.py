@@ -74,7 +74,7 @@ def spoil(
         )  # fmt: skip
         return faulty, protocol
     if cause == "PHASE_WRAP":
-        return replace(state, amplitude_rad=span(4.5, 30)), protocol
+        return replace(state, amplitude_rad=span(4.5, 36)), protocol
     if cause == "BLUR":
         return replace(state, blur_mm=span(1.8, 10)), protocol
     if cause == "WRONG_FREQUENCY":  # the driver keeps its frequency, the sequence has another
@@ -88,9 +88,9 @@ def spoil(
     return state, protocol
 
 
-def severity_of(rng: np.random.Generator) -> float:
-    """Mostly around the border between usable and not."""
-    return float(np.clip(rng.normal(0.36, 0.2) if rng.random() < 0.7 else rng.uniform(0, 1), 0, 1))
+def severity_of(rng: np.random.Generator, middle: float = 0.36) -> float:
+    """Mostly around `middle`, where a single slice begins to be lost."""
+    return float(np.clip(rng.normal(middle, 0.2) if rng.random() < 0.7 else rng.uniform(0, 1), 0, 1))
 
 
 __all__ = ["OFTEN", "draw_cause", "good_state", "severity_of", "spoil"]

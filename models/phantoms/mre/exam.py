@@ -96,7 +96,7 @@ def simulate_exam(
     drawn = causes.draw_cause(rng)
     cause = drawn if fault is None else fault
     good = causes.good_state(rng, patient, protocol)
-    severity = causes.severity_of(rng)
+    severity = causes.severity_of(rng, 0.55)
     state, protocol = causes.spoil(good, protocol, cause, severity, rng)
     driver = draw_any_driver(rng, state.driver_hz)
     inversion = draw_inversion(rng)

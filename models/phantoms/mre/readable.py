@@ -1,7 +1,7 @@
 """Where stiffness can be read, and why not elsewhere: the truth of a slice, from the physics that made it.
 
 A pixel more than 8 mm inside the capsule is readable when the magnitude's signal-to-noise is above 4, the wave is
-above WAVE_OVER_ERROR times the noise and the phase error together, no phase step between neighbouring acquired samples
+above WAVE_OVER_ERROR times the noise and the phase error together, no phase step between neighbouring samples or pixels
 passes WRAP_RAD, and no vessel lies there. A slice is diagnostic from 11 cm2 and 22 % of that inner area on,
 non-diagnostic below 6 cm2 or 12 %, or when driver and sequence differ in frequency; between, it is borderline.
 """
@@ -70,12 +70,16 @@ def _local(image: NDArray, sigma: float) -> Array:
 
 
 def _phase_step(motion: NDArray[Any], scene: Scene) -> Array:
-    """Largest phase step of one polarity between neighbouring acquired samples, rad [row, column]."""
+    """Largest phase step over the offsets, rad [row, column], that must not pass pi for the phase to be known.
+
+    Of one polarity between neighbouring acquired samples, or of the difference of both between neighbouring pixels.
+    """
     protocol = scene.protocol
     sample = [protocol.fov_mm / protocol.samples, protocol.fov_mm / protocol.samples]
     sample[protocol.phase_axis] = protocol.fov_mm / protocol.lines
-    down, across = np.gradient(0.5 * motion, protocol.pixel_mm)
-    return np.asarray(np.maximum(np.abs(down) * sample[0], np.abs(across) * sample[1]), np.float32)
+    down, across = np.abs(np.gradient(motion))  # per pixel
+    widths = [max(0.5 * s / protocol.pixel_mm, 1.0) for s in sample]
+    return np.asarray(np.maximum(down * widths[0], across * widths[1]), np.float32)
 
 
 def _phase_error(images: Images, motion: NDArray[Any]) -> Array:
