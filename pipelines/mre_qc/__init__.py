@@ -9,14 +9,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.findings import Evaluation, Findings, ImageStatement, Map, Measurement, Region, UnsuitableInput
-from pipelines.inputs import MRE_ARRAYS, MreInput, MrePlane, MreSlice
+from pipelines.inputs import MRE_ARRAYS, MreInput, MreSlice
+from pipelines.mre_qc import networks
 from pipelines.mre_qc.grids import pixel_mm2
 from pipelines.mre_qc.headline import in_one_line
 from pipelines.mre_qc.physics import SlicePhysics, examine
@@ -27,76 +27,45 @@ from pipelines.pipeline import Predictor
 
 #: Roles on whose grid masks and maps may lie, the best first; of those with most slices the first is taken.
 GRID_ROLES = ("magnitude", "phase", "elastogram", "wave", "confidence", "colour")
+LIVER, READABLE = networks.MAPS.index("liver"), networks.MAPS.index("readable")
 #: Share of liver from which a pixel is liver.
 LIVER_FROM = 0.5
 #: Gaps between slices may differ by this part of the usual one; with more they are no stack.
 EVEN = 0.1
 
 
-class SliceAnswer(Protocol):
-    """What the networks say of one slice."""
-
-    @property
-    def diagnostic(self) -> float:
-        """Probability, calibrated."""
-        ...
-
-    @property
-    def reasons(self) -> Mapping[str, float]:
-        """Probability that it is the main reason, if the slice is not diagnostic."""
-        ...
-
-    @property
-    def by_network(self) -> Mapping[str, float]:
-        """Probability of diagnostic by each network alone."""
-        ...
-
-    def on(self, plane: MrePlane) -> NDArray[np.float32]:
-        """Shares of liver, of inner liver and of readable liver on an image's pixels [3, row, column]."""
-        ...
-
-
-class SliceAnswers(Protocol):
-    """pipelines.mre_qc.networks.slice_answers."""
-
-    def __call__(
-        self, slices: Sequence[MreSlice], bundles: Mapping[str, Predictor], *, hz: float | None, sequence: str
-    ) -> Sequence[SliceAnswer]: ...
-
-
 def run(study: MreInput, bundles: Mapping[str, Predictor]) -> Findings:
     """Judge an exam and measure its stiffness.
 
-    bundles : the networks' bundles, as pipelines.mre_qc.networks takes them.
+    bundles : networks.BUNDLE, as networks.slice_answers takes it.
     Returns Findings on the images of one role; `images` has a statement per slice of that role.
     Raises UnsuitableInput if no slice has an image, ValueError or OSError if the site's thresholds cannot be used.
     """
-    judge: SliceAnswers = import_module("pipelines.mre_qc.networks").slice_answers
     limits = in_force()
     slices = tuple(one for one in study.slices if one.planes)
     if not slices:
         raise UnsuitableInput("The elastography has no image that can be read.")
     study = replace(study, slices=slices)
     clock = time.monotonic()
-    networks = judge(slices, bundles, hz=study.frequency_hz, sequence=study.sequence)
+    said = networks.slice_answers(slices, bundles, hz=study.frequency_hz, sequence=study.sequence)
     inferred = time.monotonic()
     hz = study.frequency_hz or limits.stiffness.usual_hz
     role = _grid_role(study)
     planes = [one.planes[_plane_role(one, role)] for one in slices]
-    maps = [said.on(plane) for said, plane in zip(networks, planes, strict=True)]
+    maps = [one.on(plane) for one, plane in zip(said, planes, strict=True)]
     with ThreadPoolExecutor(max_workers=2) as pool:
         physics = list(
             pool.map(
-                lambda one, plane, seen: examine(one, plane, hz, limits, seen[0] > LIVER_FROM), slices, planes, maps
+                lambda one, plane, seen: examine(one, plane, hz, limits, seen[LIVER] > LIVER_FROM), slices, planes, maps
             )
         )
     wrong = _frequencies_differ(study, limits)
     verdicts = [
         slice_verdict(
-            said.diagnostic, said.reasons, one.measures, limits,
-            wrong_frequency=wrong, seen_mm2=float(seen[2].sum()) * pixel_mm2(plane), by_network=said.by_network,
+            told.diagnostic, told.reasons, one.measures, limits,
+            wrong_frequency=wrong, seen_mm2=float(seen[READABLE].sum()) * pixel_mm2(plane), by_network=told.by_network,
         )
-        for said, one, seen, plane in zip(networks, physics, maps, planes, strict=True)
+        for told, one, seen, plane in zip(said, physics, maps, planes, strict=True)
     ]  # fmt: skip
     exam = exam_verdict(verdicts, limits)
     each = [slice_stiffness(one, limits) for one in physics]

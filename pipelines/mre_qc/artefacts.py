@@ -7,6 +7,7 @@ from pipelines.mre_qc.grids import Array, Mask
 
 #: Usual signal of the background over the noise's SD: the geometric mean of two polarities' Rayleigh noise.
 BACKGROUND = 1.643
+LEAST_BACKGROUND = 1e-4  # of what is bright; with less the background was set to zero
 
 
 def wrap_density(phase: Array, body: Mask, pixel_mm2: float) -> float | None:
@@ -58,23 +59,20 @@ def cut_share(body: Mask) -> float:
 def noise_of(magnitude: Array) -> float:
     """SD of the noise of the mean magnitude, from the offsets' images [offset, row, column] in its unit.
 
-    The background is the product of two polarities' Rayleigh noise; where the scanner sets it to zero, what changes
-    from offset to offset at the finest detail inside the body tells. The lower of the two counts: ghosts raise one,
-    motion the other.
+    The corners of the background tell: ghosts lie beside the body along one axis and leave them free. Where a scanner
+    sets them to zero, what changes from offset to offset inside the body is taken instead; motion raises that.
     """
     mean = magnitude.mean(0)
-    found = []
-    # Ghosts lie beside the body along one axis; the corners are free of them.
+    bright = float(np.percentile(mean, 98))
     rows, columns = (max(2, size // 12) for size in mean.shape)
-    corners = [mean[down, across] for down in (slice(rows), slice(-rows, None))
-               for across in (slice(columns), slice(-columns, None))]  # fmt: skip
-    background = float(np.median([corner.mean() for corner in corners]))
-    if background > 1e-4 * float(np.percentile(mean, 98)):
-        found.append(background / BACKGROUND)
-    if len(magnitude) > 2:
-        bright = mean > 0.3 * np.percentile(mean, 98)
-        changes = np.diff(magnitude, axis=0)
-        spread = float(np.median(np.abs(changes[:, bright]))) / 0.6745 / np.sqrt(2) if bright.any() else 0.0
-        if spread > 0:
-            found.append(spread)
-    return max(min(found, default=0.0), 1e-6 * float(mean.max(initial=1e-6)))
+    corners = sorted(
+        float(mean[down, across].mean())
+        for down in (slice(rows), slice(-rows, None))
+        for across in (slice(columns), slice(-columns, None))
+    )
+    noise = corners[1] / BACKGROUND  # up to two may show the body, where the field of view cuts it off
+    if noise < LEAST_BACKGROUND * bright and len(magnitude) > 1:
+        inside = mean > 0.3 * bright
+        changes = np.abs(np.diff(magnitude, axis=0)[:, inside]) if inside.any() else np.zeros(1)
+        noise = float(np.median(changes)) / 0.6745 / np.sqrt(2)
+    return max(noise, 1e-6 * bright, 1e-12)

@@ -46,46 +46,6 @@ def _smooth_complex(image: Complex, sigma: float) -> Complex:
     return np.asarray(real + 1j * imag, np.complex64)
 
 
-@lru_cache(maxsize=8)
-def _poisson(rows: int, columns: int) -> Array:
-    """Eigenvalues of the discrete Laplacian with mirrored borders [row, column]; 1 in place of its 0."""
-    down, across = np.cos(np.pi * np.arange(rows) / rows), np.cos(np.pi * np.arange(columns) / columns)
-    values = 2 * (down[:, None] + across[None, :] - 2)
-    values[0, 0] = 1.0
-    return np.asarray(values, np.float32)
-
-
-def unwrapped(phase: Array, body: Mask) -> Array:
-    """Phase [offset, row, column] (rad) without wraps inside `body`.
-
-    Least squares of the wrapped steps between neighbours (Ghiglia & Romero, J. Opt. Soc. Am. A 11:107, 1994, without
-    weights, steps out of the body being 0), then the nearest phase that agrees with what was measured; offsets are
-    brought to one level. Where no step passes pi, the phase comes back as it is.
-    """
-    down, across = (
-        np.diff(phase, axis=1) * (body[1:] & body[:-1]),
-        np.diff(phase, axis=2) * (body[:, 1:] & body[:, :-1]),
-    )
-    if max(float(np.abs(down).max(initial=0)), float(np.abs(across).max(initial=0))) < np.pi:
-        return phase
-    for steps in (down, across):
-        steps -= np.float32(2 * np.pi) * np.rint(steps / np.float32(2 * np.pi))
-    divergence = np.zeros_like(phase)
-    divergence[:, :-1] += down
-    divergence[:, 1:] -= down
-    divergence[:, :, :-1] += across
-    divergence[:, :, 1:] -= across
-    spectrum = fft.dctn(divergence, axes=(1, 2)) / _poisson(*phase.shape[1:])
-    spectrum[:, 0, 0] = 0
-    smooth = np.asarray(fft.idctn(spectrum, axes=(1, 2)), np.float32)
-    inside = body if body.any() else np.ones_like(body)
-    for one, estimate in zip(phase, smooth, strict=True):
-        estimate += np.float32(np.angle(np.exp(1j * (one - estimate)[inside]).mean()))
-    whole = phase + np.float32(2 * np.pi) * np.rint((smooth - phase) / np.float32(2 * np.pi)) * body
-    level = np.rint(np.median(whole[:, inside], axis=1) / (2 * np.pi))
-    return np.asarray(whole - np.float32(2 * np.pi) * level[:, None, None].astype(np.float32), np.float32)
-
-
 def harmonics(phase: Array) -> Harmonics:
     """First harmonic of [offset, row, column], and the rest.
 

@@ -12,6 +12,7 @@ from scipy import fft, ndimage
 
 from pipelines.inputs import MrePlane, MreSlice
 from pipelines.mre_qc.artefacts import cut_share, ghosting, noise_of, sharpness_mm, wrap_density
+from pipelines.mre_qc.channels import unwrapped
 from pipelines.mre_qc.grids import Array, Mask, inside_mm, onto, pixel_mm2, place_of
 from pipelines.mre_qc.harmonics import (
     Complex,
@@ -19,7 +20,6 @@ from pipelines.mre_qc.harmonics import (
     body_from_phase,
     harmonics,
     local_rms,
-    unwrapped,
     wave_numbers_squared,
     without_long_waves,
 )

@@ -1,9 +1,7 @@
 """Networks that know the truth of a simulated exam: they stand where trained ones are, so that the rest is tested."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.phantoms.mre.exam import Exam
 from pipelines.inputs import MRE_ARRAYS, MreInput, MrePlane, MreSlice
+from pipelines.mre_qc import networks
 from pipelines.mre_qc.grids import onto
 
 
@@ -70,6 +69,4 @@ def know(monkeypatch: pytest.MonkeyPatch, exam: Exam, probabilities: Sequence[fl
         chance = probabilities[number] if probabilities is not None else 0.97 if truth.diagnostic else 0.03
         reasons = dict.fromkeys(truth.reasons[:1] or ("MOTION",), 1.0)
         answers.append(Known(chance, reasons, truth.liver, truth.readable, plane))
-    module = ModuleType("pipelines.mre_qc.networks")
-    module.slice_answers = lambda slices, bundles, *, hz, sequence: answers[: len(slices)]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(networks, "slice_answers", lambda slices, *_, **__: answers[: len(slices)])

@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from pipelines.inputs import MrePlane, MreSlice
 from pipelines.mre_qc import thresholds as table
+from pipelines.mre_qc.channels import unwrapped
 from pipelines.mre_qc.grids import inside_mm, onto
-from pipelines.mre_qc.harmonics import harmonics, unwrapped
+from pipelines.mre_qc.harmonics import harmonics
 from pipelines.mre_qc.inversion import invert
 from pipelines.mre_qc.physics import Measures, SlicePhysics, examine
 from pipelines.mre_qc.reasons import REASONS, named
