@@ -79,8 +79,12 @@ def check_our_segments(found: ReadSegmentation) -> None:
             raise found.result.fault(f"Segment {number} has no colour (0062,000D).")
 
 
-def check_our_set(results: Sequence[Opened]) -> None:
-    """What is referred to stands in front of what refers to it, so that it arrives first."""
+def check_our_set(results: Sequence[Opened], segmentations: Sequence[ReadSegmentation]) -> None:
+    """What is referred to stands in front of what refers to it, so that it arrives first; all SEGs hold the same."""
+    held = [{uid: found.voxels[number] for uid, number in found.tracked.items()} for found in segmentations]
+    for found, voxels in zip(segmentations, held, strict=True):
+        if voxels != held[0]:
+            raise found.result.fault("has other Segments, by Tracking UID and voxels, than the first SEG of the set.")
     place = {result.uid: index for index, result in enumerate(results)}
     for index, result in enumerate(results):
         for _, item in result.items:
