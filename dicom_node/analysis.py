@@ -61,7 +61,7 @@ def analyse(
     clock.restart()
     sources, pixels = decoded.sources, decoded.pixels.get(findings.role)
     frames = decoded.frame_numbers.get(findings.role)
-    findings, provenance, followed = tracked(findings, sources, provenance, earlier)
+    findings, provenance, followed = tracked(findings, sources, provenance, earlier, frames)
     objects, made_for = _encoded(
         packages,
         lambda package: encode_results(

@@ -10,7 +10,7 @@ import storage.events
 import storage.instances
 import storage.jobs
 import storage.studies
-from dicom_node.assembly import Ready, bind_roles, decide
+from dicom_node.assembly import Ready, bind, decide
 from dicom_node.errors import NodeError
 from dicom_node.node import Node
 from dicom_node.recognition.ct_pixels import Enhancement, measure_enhancement
@@ -79,7 +79,7 @@ def _by_rules(node: Node, study: Study) -> Iterator[_Request]:
         rule = rule_match.rule
         if not rule_match.matched:
             continue
-        binding = bind_roles(PIPELINES[rule.run].roles, recognised, rule.roles, series)
+        binding = bind(PIPELINES[rule.run], recognised, rule.roles, series)
         verdict = decide(
             binding,
             associations,

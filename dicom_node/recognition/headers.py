@@ -247,14 +247,17 @@ def _instance(
     declared = elements.get(_CHARACTER_SET)
     attributes: dict[str, Any] = {}
     for tag, element in elements.items():
+        if tag >> 16 & 1:
+            continue  # private, below
         keyword, value = (_attribute if len(element.value) <= _MOST_CACHED_BYTES else _attribute.__wrapped__)(
             tag, element, declared
         )
         if value is not None:
             attributes[keyword] = list(value) if type(value) is tuple else value
-    attributes |= private_values(elements)
-    if deserves_second_look(attributes):
-        attributes |= later_private_values(path)
+    if attributes.get("Modality") == "MR":
+        attributes |= private_values(elements)
+        if deserves_second_look(attributes):
+            attributes |= later_private_values(path)
     if has_functional_groups(sop_class) and "ImagePositionPatient" not in attributes:
         attributes |= frame_values(path, sop_class)
     return Instance(
