@@ -474,17 +474,23 @@ def train(
     from dicom_node.single import read_ct_phases
     from models.training import train as train_bundle
     from pipelines.ct_lesion.lesions import proposals
+    from pipelines.mre_qc import channels
 
     target = out_dir or Path("bundles") / bundle
-    train_bundle(
-        bundle,
-        data_dir=data,
-        read_phases=read_ct_phases,
-        propose=proposals,
-        device=device,
-        minutes=minutes,
-        out_dir=target,
-    )
+    if bundle == "mre_qc":
+        if data is not None:
+            raise NodeError("mre_qc learns from simulated slices only: leave --data out")
+        train_bundle(bundle, measure=channels, device=device, minutes=minutes, out_dir=target)
+    else:
+        train_bundle(
+            bundle,
+            data_dir=data,
+            read_phases=read_ct_phases,
+            propose=proposals,
+            device=device,
+            minutes=minutes,
+            out_dir=target,
+        )
     out.print(f"bundle written to {target}; set DICOM_NODE_BUNDLES_DIR={target.parent} to use it")
 
 

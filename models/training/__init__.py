@@ -5,7 +5,14 @@ from typing import Any
 
 
 def train(bundle: str, **options: Any) -> Path:
-    """Train a bundle; see models.training.bundle_training.train, which is loaded, with torch, when this is called."""
+    """Train a bundle; its recipe is loaded, with torch, when this is called.
+
+    Options: see models.training.mre_bundle.train for mre_qc, models.training.bundle_training.train for the others.
+    """
+    if bundle == "mre_qc":
+        from models.training.mre_bundle import train as train_mre
+
+        return train_mre(**options)
     from models.training.bundle_training import train as train_bundle
 
     return train_bundle(bundle, **options)

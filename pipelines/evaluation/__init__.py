@@ -19,5 +19,10 @@ def _ct_lesion() -> tuple[Evaluate, Plot]:
     return module.evaluate_ct_lesion, module.plot_ct_lesion
 
 
+def _mre_qc() -> tuple[Evaluate, Plot]:
+    module = import_module("pipelines.evaluation.mre_qc")
+    return module.evaluate_mre_qc, module.plot_mre_qc
+
+
 #: Pipeline name -> function that loads (evaluate, plot): plot writes PNGs into a folder and returns their paths.
-EVALUATIONS: dict[str, Callable[[], tuple[Evaluate, Plot]]] = {"ct_lesion": _ct_lesion}
+EVALUATIONS: dict[str, Callable[[], tuple[Evaluate, Plot]]] = {"ct_lesion": _ct_lesion, "mre_qc": _mre_qc}

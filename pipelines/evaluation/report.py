@@ -7,6 +7,9 @@ from typing import Any
 
 from pipelines.evaluation.statistics import Estimate
 
+#: Columns of tables that become rows, with their interval in the columns low and high.
+_IN_ROWS = ("recall", "accuracy", "agreement")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -20,18 +23,19 @@ class Report:
     details: Mapping[str, Any] = field(default_factory=dict)  # for the plots; not part of the JSON
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """For a table: measure, value, 95 % interval, number of cases or lesions; recall by size and class included."""
+        """For a table: measure, value, 95 % interval, number of cases, lesions or slices; by size or vendor too."""
         rows = [(name, _text(e.value), _interval(e.low, e.high), str(e.count)) for name, e in self.measures.items()]
         for name, table in self.tables.items():
             rows += [
                 (
-                    f"recall, {row[name]}",
-                    _text(row["recall"]),
+                    f"{measure}, {row[name]}",
+                    _text(row[measure]),
                     _interval(row["low"], row["high"]),
-                    str(row["lesions"]),
+                    str(row.get("lesions", row.get("slices"))),
                 )
                 for row in table
-                if "recall" in row
+                for measure in _IN_ROWS
+                if measure in row
             ]
         return rows
 

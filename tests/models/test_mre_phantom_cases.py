@@ -155,7 +155,7 @@ def test_slices_for_training_are_reproducible_and_plausible() -> None:
         np.testing.assert_array_equal(a.phase, b.phase)
         assert a.truth.reasons == b.truth.reasons
     for sample in first:
-        assert sample.magnitude.shape == sample.confidence.shape == sample.stiffness_kpa.shape == (96, 96)
+        assert sample.magnitude.shape[1:] == sample.confidence.shape == sample.stiffness_kpa.shape == (96, 96)
         assert sample.phase.shape == (sample.protocol.offsets, 96, 96)
         assert sample.colour.shape == (96, 96, 3)
         assert np.abs(sample.phase).max() <= np.pi + 1e-5

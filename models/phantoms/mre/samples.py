@@ -28,7 +28,7 @@ Complex64 = NDArray[np.complex64]
 class Sample:
     """One slice as a console gives it, and its truth. Arrays [row, column] float32 unless said."""
 
-    magnitude: Array  # any scale, mean of the offsets
+    magnitude: Array  # [offset, row, column], any scale
     phase: Array  # [offset, row, column] wrapped, rad
     harmonic: Complex64  # filtered first harmonic, rad; its real part is a wave image
     stiffness_kpa: Array
@@ -134,7 +134,7 @@ def sample_slices(seed: int, n: int, *, size: int = 128, states: int = 4) -> Ite
             maps = got.maps
             picture = colour.overlaid(colour.elastogram(maps.stiffness_kpa), maps.confidence, pitch=max(4, size // 40))
             yield Sample(
-                maps.magnitude, maps.phase, maps.harmonic, maps.stiffness_kpa, maps.confidence, picture, got.truth,
+                np.abs(got.images.noisy), maps.phase, maps.harmonic, maps.stiffness_kpa, maps.confidence, picture, got.truth,
                 protocol, state, patient,
             )  # fmt: skip
             made += 1
