@@ -431,7 +431,9 @@ def phantom(
     """Simulated cases with known truth (case folders)."""
     from models.phantoms import PHANTOMS
 
-    write_case = PHANTOMS[_pipeline(pipeline).name]
+    if pipeline not in PHANTOMS:
+        raise NodeError(f"no phantoms for {pipeline!r} in this version; there are: {', '.join(PHANTOMS)}")
+    write_case = PHANTOMS[pipeline]
     with _progress() as progress:
         for number in progress.track(range(seed, seed + count), description="phantoms"):
             write_case(number, out_dir, extras=extras)

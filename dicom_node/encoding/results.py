@@ -83,7 +83,7 @@ def encode_results(
         results.append(("sr_text", text_report(reported, wanted)))
     results.sort(key=lambda result: list(KINDS).index(result[0]))
     objects = tuple(_encoded(kind, dataset) for kind, dataset in results)
-    read_back(objects, sources, segments, stack)
+    read_back(objects, sources, segments, stack, findings.maps)
     return objects
 
 

@@ -21,6 +21,8 @@ _EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
 _PIXEL_DATA = 0x7FE00010
+#: Command Set and File Meta Information have no place in a Dataset; pydicom reads what looks like them in its own way.
+_LAST_BEFORE_DATASET = 0x0003FFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _SHORT_VRS = {vr: vr.decode() for vr in b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()}
@@ -123,7 +125,7 @@ class _Walk:
 
     def collect(self, elements: dict[int, RawElement], tags: Container[int], last_tag: int) -> int:
         """Fill `elements`; the position of the first element above last_tag, or of the end."""
-        content, size, position, last = self._content, self._size, self._start, -1
+        content, size, position, last = self._content, self._size, self._start, _LAST_BEFORE_DATASET
         is_implicit, is_little, known = self._is_implicit, self._is_little, len(content)
         explicit, implicit, long = self._explicit.unpack_from, self._implicit.unpack_from, self._long.unpack_from
         short_vr, long_vr = _SHORT_VRS.get, _LONG_VRS.get

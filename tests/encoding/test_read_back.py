@@ -158,7 +158,7 @@ SEG_FAULTS: dict[str, tuple[Callable[[Dataset], object], str]] = {
     ),
     "no dimension index": (lambda ds: delattr(ds, "DimensionIndexSequence"), "Dimension Index|index values"),
     "not ours": (lambda ds: setattr(ds, "ManufacturerModelName", "Scanner"), "does not name this node"),
-    "number of a scanner's series": (lambda ds: setattr(ds, "SeriesNumber", 4), "Series Number"),
+    "number of a scanner's series": (lambda ds: setattr(ds, "SeriesNumber", 4), "ours begin at"),
     "wrong vr": (lambda ds: ds.add_new(0x00200013, "LO", "1"), "has the VR LO"),
     "empty type 1": (lambda ds: setattr(ds, "ContentLabel", ""), "ContentLabel .* Type 1"),
     "missing type 2": (lambda ds: delattr(ds, "ContentDescription"), "ContentDescription .* Type 2"),
@@ -442,6 +442,40 @@ def test_our_own_answers_pass() -> None:
     read_back_any(good(), sources())
     refused = encode_refusal("no arterial phase", sources(), provenance())
     read_back(refused, sources())
+
+
+def _renamed(stack: list[Dataset], old: str, new: str) -> list[Dataset]:
+    """The same images under other UIDs."""
+    for image in stack:
+        for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            setattr(image, keyword, str(image.get(keyword)).replace(old, new))
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    return stack
+
+
+def test_odd_images_do_not_stop_a_right_answer() -> None:
+    """What scanners really send: invalid UIDs, high Series Numbers, images that say that they have one frame, several
+    stacks in one Series, an identity that is not what PS3.5 wants."""
+    findings = liver_findings()
+    odd = {
+        "leading zeros": _renamed(ct_stack(), "2.25.1001.4", "1.2.840.01.4"),
+        "high number": ct_stack(SeriesNumber=9000),
+        "one frame": ct_stack(NumberOfFrames=1),
+        "identity": ct_stack(PatientName="A" * 80, PatientAge="about 60", StudyID="S" * 20, AccessionNumber=""),
+        "no name": ct_stack(PatientName=None, PatientBirthDate=None, PatientSex=None),
+    }
+    for images in odd.values():
+        images = [through_bytes(image) for image in images]
+        encode_results(findings, {"portal_venous": images}, provenance(), package=WITHOUT_FALL_BACKS)
+    later = _renamed(ct_stack(), "2.25.1001.4.", "2.25.1001.4.7")
+    for image in later:
+        image.ImagePositionPatient = [*image.ImagePositionPatient[:2], float(image.ImagePositionPatient[2]) + 1.1]
+    both = {
+        "portal_venous": [through_bytes(image) for image in ct_stack()],
+        "arterial": [through_bytes(image) for image in later],
+    }
+    assert both["arterial"][0].SeriesInstanceUID == both["portal_venous"][0].SeriesInstanceUID
+    encode_results(findings, both, provenance(), package=WITHOUT_FALL_BACKS)
 
 
 def test_damaged_bytes_are_stopped_and_never_break_the_gate() -> None:

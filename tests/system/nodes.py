@@ -22,6 +22,13 @@ SR = "1.2.840.10008.5.1.4.1.1.88.34"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a helper of the node that has just ended
+        return ""
+
+
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> object:
     """The condition's first true value; AssertionError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -123,7 +130,7 @@ class RunningNode:
         """Processes of this node whose command line holds `pattern`."""
         assert self.process is not None
         family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        return [process for process in family if pattern in " ".join(process.cmdline())]
+        return [process for process in family if pattern in _command_line(process)]
 
     def kill(self, pattern: str) -> None:
         """kill -9."""

@@ -70,7 +70,7 @@ def debian_rabbitmq(folder: Path) -> Iterator[str]:
             user=account.pw_uid, group=account.pw_gid, extra_groups=[],
         )  # fmt: skip
     try:
-        wait_until(lambda: _amqp_answers(port), 60, f"RabbitMQ; log: {folder / 'rabbitmq.log'}")
+        wait_until(lambda: _amqp_answers(port), 150, f"RabbitMQ; log: {folder / 'rabbitmq.log'}")
         yield f"amqp://guest:guest@127.0.0.1:{port}//"
     finally:
         os.killpg(process.pid, signal.SIGTERM)

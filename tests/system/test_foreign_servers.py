@@ -3,11 +3,13 @@
 import subprocess
 from pathlib import Path
 
+import pytest
 from nodes import Pacs, RunningNode, all_files, clone, wait_until
 from programs import need
 from servers import debian_orthanc, debian_postgres, debian_rabbitmq
 
 
+@pytest.mark.timeout(480)  # RabbitMQ alone may take two minutes to start on a busy machine
 def test_postgresql_rabbitmq_and_orthanc(phantom_case: Path, tmp_path: Path, pacs: Pacs) -> None:
     for tool in ("postgres", "rabbitmq-server", "Orthanc", "storescu"):
         need(tool)

@@ -1,11 +1,15 @@
 """Parametric Maps, Key Object Selections, Secondary Captures and PDFs read back."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from dicom_node.encoding.read_back import tree
 from dicom_node.encoding.read_back.elements import Item
 from dicom_node.encoding.read_back.grid import frame_groups, places_of_frames
-from dicom_node.encoding.read_back.images import InputImages
+from dicom_node.encoding.read_back.images import InputImages, Place
 from dicom_node.encoding.read_back.opened import Opened
 from dicom_node.encoding.read_back.tree import content_of
 
@@ -13,7 +17,17 @@ _FLOATS = {"FloatPixelData": ("<f4", 32), "DoubleFloatPixelData": ("<f8", 64), "
 _PDF_HEAD, _PDF_TAIL = b"%PDF-", b"%%EOF"
 
 
-def check_parametric_map(result: Opened, images: InputImages) -> None:
+@dataclass(frozen=True)
+class ReadMap:
+    """What a Parametric Map says, from its bytes alone."""
+
+    result: Opened
+    places: Sequence[Place]  # of each frame
+    values: NDArray[np.generic]  # [frame, row, column]
+    padding: float  # where there is no value; NaN: there is a value everywhere
+
+
+def read_parametric_map(result: Opened, images: InputImages) -> ReadMap:
     """On the grid of its source, every pixel with a meaning and a unit (PS3.3 A.75, C.8.32). Raises InvalidResult."""
     dataset = result.dataset
     places = places_of_frames(result, images)
@@ -40,6 +54,10 @@ def check_parametric_map(result: Opened, images: InputImages) -> None:
             raise result.fault(f"frame {number} has no Real World Value Mapping (0040,9096): its values have no unit.")
         for mapping in mappings if frame.sequence(_MAPPING) or number == 1 else ():
             _check_mapping(result, mapping)
+    padding = dataset.numbers("FloatPixelPaddingValue")
+    return ReadMap(
+        result, places, values.reshape(len(places), rows, columns), float(padding[0]) if len(padding) else float("nan")
+    )
 
 
 _MAPPING = "RealWorldValueMappingSequence"

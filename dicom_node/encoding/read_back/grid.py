@@ -38,7 +38,10 @@ def places_of_frames(result: Opened, images: InputImages) -> list[Place]:
     shared, groups = frame_groups(result)
     known = {place: images.plane(place) for place in images.places(series_uid)}
     if all(plane is None for plane in known.values()):
-        return [_referenced_place(result, item, shared, number, known) for number, item in enumerate(groups, start=1)]
+        return [
+            _referenced_place(result, item, shared, number, known, images)
+            for number, item in enumerate(groups, start=1)
+        ]
     uid = next(plane.frame_of_reference_uid for plane in known.values() if plane is not None)
     if result.dataset.text("FrameOfReferenceUID") != uid:
         raise result.fault(
@@ -48,7 +51,7 @@ def places_of_frames(result: Opened, images: InputImages) -> list[Place]:
     places = []
     for number, frame in enumerate(groups, start=1):
         position = _macro(frame, shared, "PlanePositionSequence").numbers("ImagePositionPatient")
-        place = _referenced_place(result, frame, shared, number, known)
+        place = _referenced_place(result, frame, shared, number, known, images)
         plane = known[place]
         if plane is None:
             raise result.fault(f"frame {number} refers to Instance {place[0]}, which has no place in space.")
@@ -74,7 +77,12 @@ def frame_voxel_mm3(result: Opened) -> float:
 
 
 def _referenced_place(
-    result: Opened, frame: Item, shared: Item, number: int, known: Mapping[Place, Plane | None]
+    result: Opened,
+    frame: Item,
+    shared: Item,
+    number: int,
+    known: Mapping[Place, Plane | None],
+    images: InputImages,
 ) -> Place:
     """The one image or frame of the Referenced Series among the source images of a frame."""
     derivations = frame.sequence("DerivationImageSequence") or shared.sequence("DerivationImageSequence")
@@ -82,7 +90,7 @@ def _referenced_place(
     for image in (image for derivation in derivations for image in derivation.sequence("SourceImageSequence")):
         uid, frames = image.text("ReferencedSOPInstanceUID"), image.numbers("ReferencedFrameNumber")
         named |= {(uid, int(item)) for item in frames} if len(frames) else {(uid, None)}
-    here = [place for place in named if place in known]
+    here = [place for place in {images.known(item) for item in named} if place in known]
     if len(here) != 1:
         raise result.fault(
             f"frame {number} refers to {len(here)} images or frames of its Referenced Series; one is needed, with its "
@@ -121,9 +129,12 @@ def _check_slice_spacing(
         if plane is not None and np.abs(plane.orientation - used.orientation).max() <= _COSINE_TOLERANCE
     ])  # fmt: skip
     gaps = np.diff(along)
+    own = [plane.position for place in set(places) if (plane := known[place]) is not None]
+    beside = np.diff(np.sort(np.array(own) @ normal))
     gaps = gaps[gaps > _SAME_PLACE_MM]
-    usual = np.array([np.median(gaps), gaps.mean()]) if len(gaps) else np.array([abs(float(stated[0]))])
-    if np.abs(abs(float(stated[0])) / usual - 1).min() > _SLICE_SPACING_TOLERANCE:
+    usual = [np.median(gaps), gaps.mean()] if len(gaps) else [abs(float(stated[0]))]
+    usual += list(np.sort(beside[beside > _SAME_PLACE_MM])[:1])  # in a Series of several stacks
+    if np.abs(abs(float(stated[0])) / np.array(usual) - 1).min() > _SLICE_SPACING_TOLERANCE:
         raise result.fault(
             f"Spacing Between Slices (0018,0088) is {stated[0]} mm; the source's slices lie {usual[0]:.4f} mm apart."
         )

@@ -1,7 +1,7 @@
 """Whose object it is: patient, study and character set byte for byte, UIDs, Series of its own."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 
 from pydicom.datadict import dictionary_VR
@@ -67,7 +67,7 @@ def check_uids(results: Sequence[Opened], images: InputImages) -> None:
         for item in [result.own, *(item for _, item in result.items)]:
             for tag, (vr, value) in item.items():
                 if vr == b"UI" and isinstance(value, bytes):
-                    _check_uid(result, tag, value)
+                    _check_uid(result, tag, value, images.uids)
         if result.uid in images.by_uid or result.uid in instances:
             raise result.fault("SOP Instance UID is that of another object.")
         instances[result.uid] = result
@@ -78,10 +78,13 @@ def check_uids(results: Sequence[Opened], images: InputImages) -> None:
             raise result.fault(f"shares its Series with {other.uid}; viewers open only the newest object of a Series.")
 
 
-def _check_uid(result: Opened, tag: int, value: bytes) -> None:
-    """PS3.5 section 9.1: at most 64 characters, components of digits without leading zeros."""
-    for part in value.rstrip(b"\0").split(b"\\"):
-        if part and (len(part) > 64 or not _UID.fullmatch(part)):
+def _check_uid(result: Opened, tag: int, value: bytes, given: Collection[str]) -> None:
+    """PS3.5 section 9.1: at most 64 characters, components of digits without leading zeros.
+
+    given : UIDs of the source images, which are named as they are, right or wrong.
+    """
+    for part in value.rstrip(b"\0 ").split(b"\\"):
+        if part and (len(part) > 64 or not _UID.fullmatch(part)) and part.decode("ascii", "replace") not in given:
             raise result.fault(f"{name_of(tag)} is no valid UID: {part[:80].decode('ascii', 'replace')!r}.")
 
 

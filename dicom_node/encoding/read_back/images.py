@@ -33,18 +33,19 @@ class SourceImage:
     series_uid: str
     rows: int
     columns: int
-    frames: int | None  # None: of a kind that has no frames
+    frames: int | None  # None: one, or of a kind that has none
+    counts_frames: bool  # whether it says how many frames it has, be it one
 
     def plane(self, frame_number: int | None) -> Plane | None:
         """Where it lies; None for one without a place in space."""
         header, measures = self.header, self.header
         position, orientation = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
         groups = header.get("PerFrameFunctionalGroupsSequence")
-        if groups and frame_number is not None:
+        if groups and (frame_number is not None or self.frames is None):
             shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
 
             def macro(name: str) -> Dataset:
-                return (groups[frame_number - 1].get(name) or shared.get(name) or [Dataset()])[0]
+                return (groups[(frame_number or 1) - 1].get(name) or shared.get(name) or [Dataset()])[0]
 
             position = macro("PlanePositionSequence").get("ImagePositionPatient")
             orientation = macro("PlaneOrientationSequence").get("ImageOrientationPatient")
@@ -87,6 +88,18 @@ class InputImages:
             found.setdefault(image.series_uid, []).append(image)
         return found
 
+    @cached_property
+    def uids(self) -> frozenset[str]:
+        """Every UID by which a result may name them."""
+        frames_of_reference = {_text(image.header, "FrameOfReferenceUID") for image in self.by_uid.values()}
+        classes = {image.sop_class_uid for image in self.by_uid.values()}
+        return frozenset(self.by_uid.keys() | self.series.keys() | frames_of_reference | classes)
+
+    def known(self, place: Place) -> Place:
+        """A place as `places` has it: whoever names frame 1 of an image with one frame means the image."""
+        image = self.by_uid.get(place[0])
+        return (place[0], None) if image is not None and image.frames is None and place[1] == 1 else place
+
     def plane(self, place: Place) -> Plane | None:
         """Where an image or frame lies; None for an unknown one, and for one without a place in space."""
         if place not in self._planes:
@@ -104,8 +117,7 @@ class InputImages:
 
 
 def _image(header: Dataset) -> SourceImage:
-    frames = header.get("NumberOfFrames")
-    is_multi_frame = "PerFrameFunctionalGroupsSequence" in header or int(frames or 1) > 1
+    frames = int(header.get("NumberOfFrames") or 1)
     return SourceImage(
         header,
         _text(header, "SOPInstanceUID"),
@@ -113,7 +125,8 @@ def _image(header: Dataset) -> SourceImage:
         _text(header, "SeriesInstanceUID"),
         int(header.get("Rows") or 0),
         int(header.get("Columns") or 0),
-        int(frames or 1) if is_multi_frame else None,
+        frames if frames > 1 else None,
+        "NumberOfFrames" in header,
     )
 
 

@@ -1,13 +1,15 @@
-"""The voxels of a SEG against the masks that the pipeline found."""
+"""The voxels of a SEG against the masks that the pipeline found, and the values of a map against those it reckoned."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from dicom_node.encoding.read_back.documents import ReadMap
 from dicom_node.encoding.read_back.images import Place
 from dicom_node.encoding.read_back.segmentation import ReadSegmentation
 from dicom_node.encoding.segmentation import Segment
 from dicom_node.encoding.sources import SourceStack
+from pipelines.findings import Map
 
 
 def check_masks(found: ReadSegmentation, segments: Sequence[Segment], stack: SourceStack) -> None:
@@ -20,9 +22,7 @@ def check_masks(found: ReadSegmentation, segments: Sequence[Segment], stack: Sou
     named = {item.text("TrackingUID"): number for number, item in found.segments.items()}
     if by_uid.keys() != named.keys():
         raise found.result.fault(f"has the Segments of {sorted(named)}; the findings are {sorted(by_uid)}.")
-    index_of: dict[Place, int] = {
-        (item.sop_instance_uid, item.frame_number): index for index, item in enumerate(stack.slices)
-    }
+    index_of = _index_of(stack)
     masks = {named[uid]: segment.mask for uid, segment in by_uid.items()}
     for frame, place in enumerate(found.places):
         index = index_of.get(place)
@@ -43,3 +43,27 @@ def check_masks(found: ReadSegmentation, segments: Sequence[Segment], stack: Sou
         voxels = {named[uid]: segment.voxels for uid, segment in by_uid.items()}
         if wrong := sorted(number for number, count in voxels.items() if found.voxels.get(number) != count):
             raise found.result.fault(f"Segments {wrong} do not have all voxels of their masks.")
+
+
+def check_values(found: ReadMap, maps: Sequence[Map], stack: SourceStack) -> None:
+    """A Parametric Map has the values of one of the answer's maps, at their places. Raises InvalidResult."""
+    index_of = _index_of(stack)
+    order = [index_of[place] for place in found.places if place in index_of]
+    for map_ in maps:
+        wanted = map_.values[order]
+        if wanted.shape != found.values.shape:
+            continue
+        nowhere = np.isnan(wanted)
+        if np.array_equal(np.where(nowhere, np.float32(found.padding), wanted), found.values, equal_nan=True):
+            return
+    raise found.result.fault("its values are those of no map of the answer.")
+
+
+def _index_of(stack: SourceStack) -> dict[Place, int]:
+    """Where on the slice axis an image or frame is; the only frame of an image counts as the image."""
+    found: dict[Place, int] = {}
+    for index, item in enumerate(stack.slices):
+        found[item.sop_instance_uid, item.frame_number] = index
+        if item.frame_number == 1:
+            found[item.sop_instance_uid, None] = index
+    return found

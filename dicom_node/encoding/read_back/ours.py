@@ -41,8 +41,8 @@ def check_our_object(result: Opened, set_: Mapping[str, Opened], images: InputIm
         if not dataset.has(keyword):
             raise result.fault(f"{keyword} is missing.")
     number = dataset.integer("SeriesNumber")
-    if number is None or number < FIRST_SERIES_NUMBER or number in _series_numbers(images):
-        raise result.fault(f"Series Number (0020,0011) is {number}; a free one from {FIRST_SERIES_NUMBER} is needed.")
+    if number is None or number < FIRST_SERIES_NUMBER:
+        raise result.fault(f"Series Number (0020,0011) is {number}; ours begin at {FIRST_SERIES_NUMBER}.")
     if dataset.text("ContentQualification") != "RESEARCH":
         raise result.fault("Content Qualification (0018,9004) is not RESEARCH.")
     if dataset.sequence("CurrentRequestedProcedureEvidenceSequence"):
@@ -79,8 +79,12 @@ def check_our_segments(found: ReadSegmentation) -> None:
             raise found.result.fault(f"Segment {number} has no colour (0062,000D).")
 
 
-def check_our_set(results: Sequence[Opened]) -> None:
-    """What is referred to stands in front of what refers to it, so that it arrives first."""
+def check_our_set(results: Sequence[Opened], segmentations: Sequence[ReadSegmentation]) -> None:
+    """What is referred to stands in front of what refers to it, so that it arrives first; all SEGs hold the same."""
+    held = [{uid: found.voxels[number] for uid, number in found.tracked.items()} for found in segmentations]
+    for found, voxels in zip(segmentations, held, strict=True):
+        if voxels != held[0]:
+            raise found.result.fault("has other Segments, by Tracking UID and voxels, than the first SEG of the set.")
     place = {result.uid: index for index, result in enumerate(results)}
     for index, result in enumerate(results):
         for _, item in result.items:
@@ -105,12 +109,3 @@ def _check_copied_sequences(result: Opened, images: InputImages) -> None:
         if not found:
             return
     raise result.fault(f"{', '.join(found)} differ from those of the source images.")
-
-
-def _series_numbers(images: InputImages) -> set[int]:
-    numbers = set()
-    for members in images.series.values():
-        value = str(members[0].header.get("SeriesNumber") or "")
-        if value.lstrip("-").isdigit():
-            numbers.add(int(value))
-    return numbers

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from dicom_node.encoding.read_back.elements import Item, tag_of, walk
-from dicom_node.encoding.read_back.images import InputImages
+from dicom_node.encoding.read_back.images import InputImages, SourceImage
 from dicom_node.encoding.read_back.opened import Opened
 
 _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
@@ -31,15 +31,17 @@ def check_references(result: Opened, set_: Mapping[str, Opened], images: InputIm
         if sop_class_uid != needed:
             raise result.fault(f"refers to Instance {uid} as SOP Class {sop_class_uid!r}; it is {needed}.")
         if image is not None:
-            _check_frames(result, item, uid, image.frames)
+            _check_frames(result, item, image)
 
 
-def _check_frames(result: Opened, item: Item, uid: str, frames: int | None) -> None:
+def _check_frames(result: Opened, item: Item, image: SourceImage) -> None:
     numbers = item.numbers("ReferencedFrameNumber")
-    if frames is None and len(numbers):
-        raise result.fault(f"refers to a frame of Instance {uid}, which has none.")
-    if frames is not None and any(not 1 <= number <= frames for number in numbers):
-        raise result.fault(f"refers to frames {numbers.astype(int).tolist()} of Instance {uid}, which has {frames}.")
+    if not image.counts_frames and len(numbers):
+        raise result.fault(f"refers to a frame of Instance {image.uid}, which has none.")
+    if any(not 1 <= number <= (image.frames or 1) for number in numbers):
+        raise result.fault(
+            f"refers to frames {numbers.astype(int).tolist()} of Instance {image.uid}, which has {image.frames or 1}."
+        )
 
 
 def check_evidence(result: Opened, set_: Mapping[str, Opened], images: InputImages, *, complete: bool) -> None:

@@ -131,7 +131,7 @@ def _check_graphic(result: Opened, group: Group, graphic: Graphic, images: Input
     image = images.by_uid.get(graphic.place[0])
     if image is None:
         raise result.fault(f"{called} lies on Instance {graphic.place[0]}, which is no source image.")
-    if (image.frames or 1) > 1 and graphic.place[1] is None:
+    if image.frames is not None and graphic.place[1] is None:
         raise result.fault(
             f"{called} lies on Instance {image.uid}, which has {image.frames} frames, without saying on which."
         )

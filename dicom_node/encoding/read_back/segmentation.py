@@ -61,6 +61,8 @@ class ReadSegmentation:
 
     def mask(self, number: int, place: Place) -> NDArray[np.bool_] | None:
         """Voxels [row, column] of a Segment on an image or frame; None where it has none there."""
+        if place not in self.places and place[1] == 1:
+            place = (place[0], None)  # the only frame of an image is the image
         for frame, where in enumerate(self.places):
             if where == place and self.numbers is None:
                 found: NDArray[np.bool_] = self.labels[frame] == number
