@@ -29,5 +29,17 @@ PIPELINES: dict[str, Pipeline] = {
             queue="gpu",
             module="pipelines.ct_lesion",
         ),
+        Pipeline(
+            name="mre_qc",
+            version="0.1.0",
+            title="AI MR elastography quality",
+            modality="MR",
+            roles=MRE_ROLES,
+            bundles=("mre_qc",),
+            queue="cpu",
+            module="pipelines.mre_qc",
+            any_of=MRE_ANY_OF,
+            answers_per_slice=True,
+        ),
     )
 }
