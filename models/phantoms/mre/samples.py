@@ -134,7 +134,7 @@ def sample_slices(seed: int, n: int, *, size: int = 128, states: int = 4) -> Ite
             maps = got.maps
             picture = colour.overlaid(colour.elastogram(maps.stiffness_kpa), maps.confidence, pitch=max(4, size // 40))
             yield Sample(
-                np.abs(got.images.noisy), maps.phase, maps.harmonic, maps.stiffness_kpa, maps.confidence, picture, got.truth,
-                protocol, state, patient,
+                np.abs(got.images.noisy), maps.phase, maps.harmonic, maps.stiffness_kpa, maps.confidence, picture,
+                got.truth, protocol, state, patient,
             )  # fmt: skip
             made += 1
