@@ -150,7 +150,12 @@ def schedule() -> None:
 
 @app.command()
 def work(
-    queue: Annotated[str, typer.Argument(help="gpu (inference), cpu (deliveries) or gpu,cpu.")] = "gpu,cpu",
+    queue: Annotated[
+        str,
+        typer.Argument(
+            help="gpu (inference), cpu (deliveries), stat (inference that somebody waits for), or several with commas."
+        ),
+    ] = "gpu,cpu,stat",
     number: Annotated[int, typer.Argument(help="Number of this worker on this machine.")] = 1,
 ) -> None:
     """A worker alone: runs jobs and deliveries from the broker's queues."""

@@ -69,7 +69,8 @@ class Pipeline:
     module: str  # has run(input, bundles) -> Findings
     #: sets of optional roles of which at least one must be bound whole; empty: the required roles suffice
     any_of: tuple[tuple[str, ...], ...] = ()
-    answers_per_slice: bool = False  # may be run on the slices that are whole, while others are still on their way
+    #: may be run on the slices that are whole while others are on their way, as `more_to_come` of its input then says
+    answers_per_slice: bool = False
 
     def load(self) -> Run:
         """Import the pipeline's module (and with it torch) and return its run function."""

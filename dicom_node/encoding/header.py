@@ -134,7 +134,8 @@ def series_description(provenance: Provenance) -> str:
     So what it must not be taken for comes first, then what it is, then what taught it.
     """
     words = "trained on simulation" if provenance.is_trained_on_simulation else "unverified"
-    return shortened(f"RESEARCH {provenance.title} {provenance.version}, {words}", 64)
+    first = "PRELIMINARY RESEARCH" if provenance.partial else "RESEARCH"
+    return shortened(f"{first} {provenance.title} {provenance.version}, {words}", 64)
 
 
 def disclaimer(provenance: Provenance) -> str:

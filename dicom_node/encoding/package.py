@@ -1,7 +1,7 @@
 """Which objects a destination gets of one answer, and what it gets instead of those that it does not take."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 #: Kinds of objects in the order in which they are built and sent: what a report refers to goes before it.
@@ -55,6 +55,12 @@ class Package:
     kinds: tuple[str, ...] = ("seg", "pm", "sr")
     omit_empty_frames: bool = True  # of Segmentations; some viewers want a frame for every slice
     fall_backs: bool = True
+
+    @property
+    def reports_alone(self) -> "Package":
+        """The reports of it; the whole of it if it has none, as then something else tells the reader."""
+        reports = tuple(kind for kind in self.kinds if kind.split("_")[0] == "sr")
+        return replace(self, kinds=reports) if reports else self
 
     @property
     def built(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What the networks say of the slices of an elastography: probabilities, reasons, and maps of the liver."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +105,7 @@ def slice_answers(
         raise ValueError(f"bundle {BUNDLE}: was trained on other channels than this version measures")
     if not slices:
         return ()
-    frames, measured, used = [], [], []
+    frames, placed, used = [], [], []
     for one in slices:
         there = tuple(role for role in ROLES if getattr(one, role) is not None)
         if not there:
@@ -113,7 +114,9 @@ def slice_answers(
         images = {role: frame.place(getattr(one, role), one.planes[role], colour=role == "colour") for role in there}
         frames.append(frame)
         used.append(there)
-        measured.append(describe(images, hz, sequence))
+        placed.append(images)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        measured = list(pool.map(lambda images: describe(images, hz, sequence), placed))
     said = bundle(np.stack(measured, axis=1))
     names = bundle.channels
     first, maps = names.index("diagnostic"), [names.index(name) for name in MAPS]
