@@ -40,6 +40,8 @@ def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None
             os.nice(NICER)
         warm(node, [pipeline for pipeline in PIPELINES.values() if pipeline.queue == "gpu"])
     elif STAT in queues:
+        # Its networks are small: a second thread costs them more than it brings, above all beside other work.
+        node.settings = node.settings.model_copy(update={"torch_threads": node.settings.torch_threads or 1})
         _warm_when_wanted(node)
 
     def say_ready(**_: object) -> None:

@@ -157,11 +157,13 @@ WITH oldest AS (
     RETURNING id, queue
 )
 INSERT INTO outbox (queue, task, argument)
-SELECT listener, 'run_job', id::text
-  FROM rung JOIN unnest(%(queues)s::text[], %(listeners)s::text[]) AS listens (queue, listener) USING (queue)
-UNION ALL
-SELECT queue, 'run_job', id::text FROM rung
- ORDER BY 3, 1;
+SELECT told.queue, 'run_job', told.id::text
+  FROM (SELECT id, queue FROM rung
+         UNION ALL
+        SELECT id, listener
+          FROM rung JOIN unnest(%(queues)s::text[], %(listeners)s::text[]) AS listens (queue, listener) USING (queue)
+       ) AS told
+ ORDER BY told.id, told.queue;
 
 -- get --
 -- One job.
