@@ -36,9 +36,9 @@ def work(node: Node, broker_url: str, queues: list[str], ready_file: Path | None
     """Take messages from `queues` until SIGTERM. `ready_file` is written when the first one can be taken."""
     app = tasks.configure(broker_url, node)
     if "gpu" in queues:
+        warm(node, [pipeline for pipeline in PIPELINES.values() if pipeline.queue == "gpu"])
         with suppress(OSError):
             os.nice(NICER)
-        warm(node, [pipeline for pipeline in PIPELINES.values() if pipeline.queue == "gpu"])
     elif STAT in queues:
         # Its networks are small: a second thread costs them more than it brings, above all beside other work.
         node.settings = node.settings.model_copy(update={"torch_threads": node.settings.torch_threads or 1})
@@ -83,7 +83,7 @@ def warm(node: Node, pipelines: Iterable[Pipeline]) -> None:
         for predictor in node.bundles(pipeline).values():
             slices = 4 if pipeline.answers_per_slice else 32
             predictor(np.zeros((len(predictor.in_channels), slices, 96, 96), np.float32))
-    log.info("models are warm")
+        log.info("models are warm", pipeline=pipeline.name)
 
 
 def _warm_when_wanted(node: Node) -> None:
