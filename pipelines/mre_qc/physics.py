@@ -12,7 +12,7 @@ from scipy import fft, ndimage
 
 from pipelines.inputs import MrePlane, MreSlice
 from pipelines.mre_qc.artefacts import cut_share, ghosting, noise_of, sharpness_mm, wrap_density
-from pipelines.mre_qc.channels import unwrapped
+from pipelines.mre_qc.channels import levelled, unwrapped
 from pipelines.mre_qc.grids import Array, Mask, inside_mm, onto, pixel_mm2, place_of
 from pipelines.mre_qc.harmonics import (
     Complex,
@@ -233,7 +233,7 @@ class _Seen:
             dark = nowhere if snr is None else snr <= limits.slice.least_snr
             return _Quality(snr, None, None, None, nowhere, dark, nowhere, nowhere)
         wave = local_rms(shear, NEIGHBOURHOOD_MM, self.spacing)
-        total = local_rms(self.wave.residual, NEIGHBOURHOOD_MM, self.spacing)
+        total = self._error(self.wave)
         offsets = len(self.phase)
         if snr is None:
             noise, error = total / np.float32(np.sqrt(2)), np.zeros_like(total)
@@ -247,6 +247,12 @@ class _Seen:
         noisy = wave <= factor * noise
         wrong = ~noisy & (wave <= factor * np.hypot(noise, error))
         return _Quality(snr, wave, noise, error, wrapped, dark, noisy, wrong)
+
+    def _error(self, wave: Harmonics) -> Array:
+        """Local error of the first harmonic, rad: what falls on the other harmonics, the mean among them."""
+        parts = (wave.residual, levelled(wave.still, self.body))
+        rest, still = (local_rms(part, NEIGHBOURHOOD_MM, self.spacing) for part in parts)
+        return np.asarray(np.sqrt((wave.degrees * rest**2 + still**2) / (wave.degrees + 1)), np.float32)
 
     def _steps(self, phase: Array) -> Array:
         """Largest phase step of one polarity between neighbouring samples, rad."""
