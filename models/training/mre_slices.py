@@ -113,7 +113,7 @@ def write_shard(
 ) -> Path:
     """Simulate `count` slices from one seed and write them as <seed>.npz, unless they are there; returns the file.
 
-    whole: slices of whole exams instead of single ones, with the sizes of makers' images.
+    whole: slices of whole exams instead of single ones.
     """
     path = folder / f"{seed:07d}.npz"
     if path.exists():
@@ -121,8 +121,10 @@ def write_shard(
     rng = np.random.default_rng([seed, 0x51])
     drawn = int(rng.choice(SIZES, p=SIZES_OFTEN))
     rows: dict[str, list[Any]] = {name: [] for name in Slices.__annotations__}
-    samples = exam_slices(seed, count) if whole else sample_slices(seed, count, size=drawn, states=PER_WAVE)
-    for sample in samples:
+    slices_of = (
+        exam_slices(seed, count, size=drawn) if whole else sample_slices(seed, count, size=drawn, states=PER_WAVE)
+    )
+    for sample in slices_of:
         truth, pixel, size = sample.truth, sample.pixel_mm, sample.protocol.matrix
         measured = describe(images_of(sample, rng), sample.protocol.hz, SEQUENCES[sample.protocol.sequence])
         rows["channels"].append(np.rint(measured * STEPS_PER_UNIT).clip(-127, 127).astype(np.int8))

@@ -103,9 +103,7 @@ def examine(one: MreSlice, plane: MrePlane, hz: float, limits: Thresholds, liver
     wave = _wave(phase, one, body, plane)
     seen = _Seen(body, inner, spacing, mean, noise, phase, wave)
     quality = seen.quality(limits)
-    ours = None
-    if wave is not None and (kpa is None or confidence is None):
-        ours = invert(wave, body, hz, spacing)
+    ours = None if wave is None else invert(wave, body, hz, spacing)
     source = "elastogram" if kpa is not None else "inversion" if ours is not None else None
     stiffness = (
         kpa if kpa is not None else ours.stiffness_kpa if ours is not None else np.zeros(plane.shape, np.float32)
@@ -113,8 +111,10 @@ def examine(one: MreSlice, plane: MrePlane, hz: float, limits: Thresholds, liver
     trust = confidence if confidence is not None else ours.confidence if ours is not None else None
     readable = _readable(inner, vessel, quality, trust, limits)
     valid = readable & (stiffness > 0) if source else np.zeros_like(readable)
-    if trust is not None:
-        valid = valid & (trust >= limits.slice.least_confidence)
+    # Two inversions err in different places: stiffness is taken where both fit.
+    for one_fit in (trust, None if ours is None else ours.confidence):
+        if one_fit is not None:
+            valid = valid & (one_fit >= limits.slice.least_confidence)
     measures = _measures(seen, quality, liver, readable, trust, limits, plane, _ratio(seen, stiffness, valid, hz))
     return SlicePhysics(
         plane, liver, inner, vessel, readable, valid,

@@ -120,14 +120,14 @@ def simulate_exam(
     return Exam(seed, patient, protocol, driver, inversion, cause, tuple(pieces))
 
 
-def exam_slices(seed: int, n: int) -> Iterator[Sample]:
+def exam_slices(seed: int, n: int, *, size: int | None = None) -> Iterator[Sample]:
     """n slices of whole exams, one exam after the other, as `samples.sample_slices` gives single ones.
 
-    Their images have the sizes that makers send; the exams are those of seeds from 1000 * seed on.
+    size: pixels per side, None: what makers send. The exams are those of seeds from 1000 * seed on.
     """
     made = 0
     for number in range(n):
-        exam = simulate_exam(1000 * seed + number)
+        exam = simulate_exam(1000 * seed + number, matrix=size)
         for one in exam.slices[: n - made]:
             yield sample_of(one.acquired, exam.protocol, one.state, exam.patient)
             made += 1
