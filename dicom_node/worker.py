@@ -19,6 +19,7 @@ from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready
 
 from dicom_node import jobs, tasks
+from dicom_node.errors import ConfigurationError
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY
 from pipelines.catalogue import PIPELINES
@@ -75,12 +76,20 @@ def _keep_our_logging(**_: object) -> None:
 
 
 def warm(node: Node, pipelines: Iterable[Pipeline]) -> None:
-    """Open the bundles of pipelines and run each once, so that the first study does not wait for it."""
+    """Open the bundles of pipelines and run each once, so that the first study does not wait for it.
+
+    A pipeline whose bundle cannot be opened is left out: its jobs fail with the reason, those of others run.
+    """
     import numpy as np
 
     for pipeline in pipelines:
         pipeline.load()
-        for predictor in node.bundles(pipeline).values():
+        try:
+            bundles = node.bundles(pipeline)
+        except ConfigurationError as error:
+            log.error("pipeline cannot run", pipeline=pipeline.name, reason=str(error))
+            continue
+        for predictor in bundles.values():
             slices = 4 if pipeline.answers_per_slice else 32
             predictor(np.zeros((len(predictor.in_channels), slices, 96, 96), np.float32))
         log.info("models are warm", pipeline=pipeline.name)
