@@ -40,6 +40,7 @@ def analyse(
     report_refusal: bool = True,
     earlier: Sequence[TrackedFinding] = (),
     packages: Sequence[Package] = (WITHOUT_FALL_BACKS,),
+    between_steps: Callable[[], None] = lambda: None,
 ) -> Answer:
     """Run `pipeline` on the files of its roles.
 
@@ -47,6 +48,7 @@ def analyse(
     earlier : findings of runs before this one on the same study, whose names and Tracking UIDs are kept.
     report_refusal : also encode an SR when the study is refused, so that the radiologist reads why.
     packages : what the destinations want; each is encoded once.
+    between_steps : called after reading and after inference; what it raises ends the work.
     Never raises for unsuitable or unreadable images: those give an Answer with status "refused" and a reason.
     """
     clock = _Stopwatch()
@@ -55,10 +57,12 @@ def analyse(
         if provenance.partial:
             decoded = replace(decoded, value=replace(decoded.value, more_to_come=True))
         clock.lap("read")
+        between_steps()
         findings = pipeline.load()(decoded.value, bundles)
     except (UnsuitableInput, UnreadableSeries) as refusal:
         reason = str(refusal)
         return refuse(pipeline, inputs, bundles, provenance, reason, report_refusal=report_refusal, packages=packages)
+    between_steps()
     clock.seconds.update(findings.seconds)
     clock.restart()
     sources, pixels = decoded.sources, decoded.pixels.get(findings.role)

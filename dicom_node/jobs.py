@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class Outdone(Exception):
-    """A part of an exam was answered, and a job with all of it waits already."""
+    """The job answers a part of an exam, and a job with all of it waits already."""
 
 
 class NothingNew(Exception):
@@ -55,7 +55,7 @@ def run_job(node: Node, job_id: int) -> None:
     with kept(renew, settings.job_lease_s, settings.job_timeout_s):
         try:
             answer = _work(node, job)
-        except NothingNew as nothing:
+        except (NothingNew, Outdone) as nothing:
             text = str(nothing)
             until_database_answers(lambda: _end(node, job, "superseded", text))
             return
@@ -72,9 +72,6 @@ def run_job(node: Node, job_id: int) -> None:
             node.running_job = None
         try:
             until_database_answers(lambda: _keep(node, job, answer))
-        except Outdone as outdone:
-            text = str(outdone)
-            until_database_answers(lambda: _end(node, job, "superseded", text))
         except storage.results.ResultConflictError as conflict:  # another attempt would give the same
             text = f"parked: {conflict}"
             until_database_answers(lambda: _end(node, job, "failed", text))
@@ -107,7 +104,16 @@ def _work(node: Node, job: Job) -> Answer:
         report_refusal=job.report_refusal,
         earlier=earlier.findings,
         packages=packages or [Package()],
+        between_steps=lambda: _check_wanted(node, job),
     )
+
+
+def _check_wanted(node: Node, job: Job) -> None:
+    """Raise Outdone if the job answers a part of an exam of which all is there by now: that answer must not wait."""
+    if job.partial:
+        with node.pool.connection() as connection:
+            if storage.jobs.is_outdone(connection, job.id):
+                raise Outdone("the whole exam is there by now, its answer replaces this one")
 
 
 def leave(node: Node) -> None:
@@ -124,8 +130,6 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
     paths = [node.store.put_bytes(item.data, digest) for item, digest in zip(answer.objects, digests, strict=True)]
     configuration = node.configuration()
     with node.pool.connection() as connection:
-        if job.partial and storage.jobs.is_outdone(connection, job.id):
-            raise Outdone("the whole exam is there by now, its answer replaces this one")
         if not storage.jobs.finish(connection, job.id, node.owner, answer.status, answer.reason or "", answer.result):
             log.warning("job was taken over, result dropped", job=job.id)
             return
