@@ -116,7 +116,7 @@ def test_two_exams_are_answered_before_they_are_complete(stat_node: RunningNode,
         assert {"Liver", *(f"Slice {n + 1}" for n in range(WHOLE))} <= names.keys()
         assert names.items() <= then.items()
         assert set(then) - set(names) >= {f"Slice {SLICES}"}
-        assert len([state for state, _ in stat_node.jobs(scanner.study) if state == "done"]) == len(scanner.reports())
+        assert sum(state == "done" for state, _ in stat_node.jobs(scanner.study)) == len(scanner.reports())
         story = stat_node.command("why", scanner.study).stdout
         assert f"early answer: {WHOLE} slices of {SLICES}" in story
         assert "by rule 'elastography', stat on" in story
@@ -141,4 +141,4 @@ def test_an_exam_that_comes_at_once_has_one_final_report(stat_node: RunningNode,
     wait_until(scanner.is_complete, 60, "the report")
     dry = stat_node.command("rules", "dry-run", str(stat_node.folder / "rules.yaml")).stdout
     assert "runs mre_qc (stat)" in dry
-    assert len([report for report in scanner.reports() if report.CompletionFlag == "COMPLETE"]) == 1
+    assert sum(report.CompletionFlag == "COMPLETE" for report in scanner.reports()) == 1
