@@ -129,7 +129,7 @@ def test_a_worker_killed_over_an_early_answer(stat_node: RunningNode, exam: Path
     wait_until(scanner.is_judged, 60, "the early report all the same")
     scanner.finish()
     wait_until(scanner.is_complete, 60, "the final report")
-    *early, final = scanner.reports()
+    *early, _ = scanner.reports()
     assert {report.CompletionFlag for report in early} == {"PARTIAL"}
     assert len({report.SOPInstanceUID for report in scanner.reports()}) == len(early) + 1
     assert [state for state, _ in stat_node.jobs(scanner.study)] == ["done"] * (len(early) + 1)
