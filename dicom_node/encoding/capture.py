@@ -37,7 +37,7 @@ def capture(
         provenance,
         role=role,
         series_number=provenance.series_number("sc"),
-        series_description=series_description(provenance),
+        series_description=series_description(provenance, page.verdict),
         own_codes=False,
     )
     dataset.ConversionType = "WSD"

@@ -45,8 +45,10 @@ def measurement_groups(reported: Reported, segmentation: Dataset | None) -> list
     for finding in reported.findings.findings:
         groups += _finding_groups(reported, finding, segmentation, algorithm)
     groups += [_planar_group(reported, finding, algorithm) for finding in reported.findings.planar]
-    groups += [_image_group(reported, statement, algorithm) for statement in reported.findings.images]
-    return [*groups, _exam_group(reported, algorithm)]
+    exam = _exam_group(reported, algorithm)
+    if not groups:  # then the exam is what the answer is about: who reads the document as text reads that first
+        return [exam, *_image_groups(reported, algorithm)]
+    return [*groups, *_image_groups(reported, algorithm), exam]
 
 
 def algorithm_items(provenance: Provenance) -> list[Dataset]:
@@ -171,13 +173,18 @@ def _planar_group(reported: Reported, finding: PlanarFinding, algorithm: Sequenc
     return content.container("measurement_group", items, template="1410")
 
 
+def _image_groups(reported: Reported, algorithm: Sequence[Dataset]) -> list[Dataset]:
+    return [_image_group(reported, statement, algorithm) for statement in reported.findings.images]
+
+
 def _image_group(reported: Reported, statement: ImageStatement, algorithm: Sequence[Dataset]) -> Dataset:
     """TID 1501 of what is true of one image. Viewers print no coded statements, so those are said in a comment too."""
     source = reported.images.slices[statement.image]
     shown = statement.measurements or (
         Measurement("image_number", source.frame_number or source.instance_number or statement.image + 1, "1"),
     )
-    said = values_in_words(statement.evaluations)
+    said = values_in_words(item for item in statement.evaluations if item.concept != _METHOD)
+    said = "; ".join(part for part in (said, statement.remark) if part)
     items = [
         *_group(reported, statement.label, algorithm, None, "liver", statement.evaluations),
         *numbers(shown, reported.image_mark(statement.image)),
@@ -197,6 +204,7 @@ def _exam_group(reported: Reported, algorithm: Sequence[Dataset]) -> Dataset:
         _check_volumes(organ.label, of_liver, voxels, reported)
     shown = findings.measurements or (Measurement("images_analysed", len(reported.images.slices), "{images}"),)
     texts = [findings.headline, disclaimer(reported.provenance), *(f"Note: {text}" for text in findings.warnings)]
+    texts += findings.remarks
     items = [
         *_group(reported, EXAM, algorithm, None, "liver", findings.evaluations),
         *numbers(shown, reported.exam_mark),
