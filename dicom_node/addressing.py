@@ -10,6 +10,7 @@ from dicom_node.analysis import Answer
 from dicom_node.encoding.package import FALL_BACKS, KINDS, Package
 from dicom_node.routing.configuration import Configuration
 from dicom_node.routing.reply import route_to_sender
+from pipelines.catalogue import PIPELINES
 from storage.database import Connection
 from storage.deliveries import Order
 from storage.records import Delivery, Job, Result
@@ -26,10 +27,11 @@ def place_of(kind: str) -> int:
     return _PLACES.get(kind, len(_PLACES))
 
 
-def packages_for(configuration: Configuration, send_to: Iterable[str]) -> dict[str, Package]:
-    """What each destination of a rule is to get; one that is not in the rules any more gets the usual."""
+def packages_for(configuration: Configuration, send_to: Iterable[str], pipeline: str) -> dict[str, Package]:
+    """What each destination of a rule is to get of a pipeline; one that is not in the rules any more gets the usual."""
     known = configuration.destinations
-    return {name: known[name].package if name in known else Package() for name in send_to}
+    besides = PIPELINES[pipeline].objects if pipeline in PIPELINES else ()
+    return {name: known[name].package(besides) if name in known else Package().with_kinds(besides) for name in send_to}
 
 
 def order(
@@ -40,7 +42,7 @@ def order(
     What a destination was seen to refuse lately is replaced at once.
     """
     orders: dict[str, list[Order]] = {}
-    for name, package in packages_for(configuration, job.send_to).items():
+    for name, package in packages_for(configuration, job.send_to, job.pipeline).items():
         route = _route(connection, configuration, job, name)
         state, reason = ("waiting", "") if route is not None else ("parked", UNKNOWN_SENDER)
         orders[route or name] = [

@@ -90,7 +90,7 @@ def _work(node: Node, job: Job) -> Answer:
         if not storage.jobs.note_edition(connection, job.id, node.owner, provenance.edition):
             raise NothingNew(f"these images were answered by {pipeline.name} {pipeline.version} with the same bundles")
     inputs = {role: [node.store.path(path) for path in bound["paths"]] for role, bound in job.inputs.items()}
-    packages = list(dict.fromkeys(packages_for(node.configuration(), job.send_to).values()))
+    packages = list(dict.fromkeys(packages_for(node.configuration(), job.send_to, job.pipeline).values()))
     return analyse(
         pipeline,
         inputs,
@@ -98,7 +98,7 @@ def _work(node: Node, job: Job) -> Answer:
         provenance,
         report_refusal=job.report_refusal,
         earlier=earlier.findings,
-        packages=packages or [Package()],
+        packages=packages or [Package().with_kinds(pipeline.objects)],
     )
 
 

@@ -69,6 +69,8 @@ class Pipeline:
     module: str  # has run(input, bundles) -> Findings
     #: sets of optional roles of which at least one must be bound whole; empty: the required roles suffice
     any_of: tuple[tuple[str, ...], ...] = ()
+    #: kinds of result objects that go with the usual ones, to destinations that do not state what they want
+    objects: tuple[str, ...] = ()
     answers_per_slice: bool = False  # may be run on the slices that are whole, while others are still on their way
 
     def load(self) -> Run:

@@ -42,6 +42,9 @@ def slice_views(
         return None
     if pixels is None or not len(pixels) or not all(0 <= item.image < len(pixels) for item in statements):
         return None
+    stated = {item.image for item in statements}
+    if any(np.isfinite(one.values[index]).any() for one in findings.maps for index in {*range(len(pixels))} - stated):
+        return None
     map_ = next((one for one in (*findings.shown, *findings.maps) if np.isfinite(one.values).any()), None)
     crop = _body(pixels)
     base = bases_of(images, pixels, [item.image for item in statements])

@@ -35,10 +35,16 @@ def test_packages_of_a_rules_destinations() -> None:
         "  a: {type: folder, path: /a}\n"
         "  b: {type: folder, path: /b, objects: [sr_text], fall_backs: false}\n"
     )
-    assert packages_for(configuration, ["a", "b", "gone"]) == {
+    assert packages_for(configuration, ["a", "b", "gone"], "ct_lesion") == {
         "a": Package(),
         "b": Package(("sr_text",), fall_backs=False),
         "gone": Package(),
+    }
+    with_picture = Package(("seg", "pm", "sc", "sr"))
+    assert packages_for(configuration, ["a", "b", "gone"], "mre_qc") == {
+        "a": with_picture,
+        "b": Package(("sr_text",), fall_backs=False),
+        "gone": with_picture,
     }
 
 
