@@ -83,6 +83,7 @@ def _work(node: Node, job: Job) -> Answer:
         pipeline=pipeline,
         bundles=bundles,
         fingerprint=job.fingerprint,
+        configuration=pipeline.configuration(),
         created_at=job.created_at,  # not "now": a second attempt must give the same bytes
         predecessors=earlier.reports,
     )

@@ -86,6 +86,7 @@ def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predict
         pipeline=pipeline,
         bundles=bundles,
         fingerprint=inputs.fingerprint,
+        configuration=pipeline.configuration(),
         created_at=datetime.now(UTC),
     )
     if inputs.missing:

@@ -73,6 +73,14 @@ class Pipeline:
     objects: tuple[str, ...] = ()
     answers_per_slice: bool = False  # may be run on the slices that are whole, while others are still on their way
 
+    def configuration(self) -> Mapping[str, str]:
+        """Settings of the site that change the answer, for its provenance; imports the pipeline's module.
+
+        Raises ValueError or OSError where they cannot be used.
+        """
+        found: Mapping[str, str] = getattr(import_module(self.module), "configuration", dict)()
+        return found
+
     def load(self) -> Run:
         """Import the pipeline's module (and with it torch) and return its run function."""
         run: Run = import_module(self.module).run

@@ -22,7 +22,7 @@ from pipelines.mre_qc.headline import in_one_line, in_one_word
 from pipelines.mre_qc.physics import SlicePhysics, examine
 from pipelines.mre_qc.reasons import ADVICE
 from pipelines.mre_qc.stiffness import ExamStiffness, SliceStiffness, exam_stiffness, slice_stiffness
-from pipelines.mre_qc.thresholds import Thresholds, in_force
+from pipelines.mre_qc.thresholds import Thresholds, edition, in_force
 from pipelines.mre_qc.verdict import ExamVerdict, SliceVerdict, exam_verdict, slice_verdict
 from pipelines.pipeline import Predictor
 
@@ -78,6 +78,11 @@ def run(study: MreInput, bundles: Mapping[str, Predictor]) -> Findings:
     )
     answer = _Answer(study, role, hz, limits, physics, verdicts, each, exam, stiffness, refused)
     return answer.findings({"prepare": time.monotonic() - inferred, "infer": inferred - clock})
+
+
+def configuration() -> dict[str, str]:
+    """The table that is in force, for the provenance of answers. Raises ValueError, OSError if it cannot be used."""
+    return {"thresholds": edition()}
 
 
 def _grid_role(study: MreInput) -> str:
