@@ -27,6 +27,7 @@ from models.training import mre_qc
 from models.training.loop import Budget, fit, save_state
 from models.training.mre_slices import PER_SHARD, STEPS_PER_UNIT, Slices, read_shards, write_shard
 
+EXAM_SHARE = 0.2  # of the slices come as whole exams
 CALIBRATION_SHARE = 0.15  # held-out slices, in relation to those that are learned from
 USUAL_SUBSETS = (
     ("magnitude", "phase", "wave", "elastogram", "confidence", "colour"), ("magnitude", "phase"), ("magnitude",),
@@ -86,7 +87,9 @@ def train(
     cache = Path(cache_dir) if cache_dir is not None else folder.parent / ".mre_slices"
     count = -(-cases // PER_SHARD)
     held = max(1, round(count * CALIBRATION_SHARE))
-    data = read_shards(_simulate(cache, mre_qc.FIRST_SEED, count, measure, show_progress))
+    single = _simulate(cache, mre_qc.FIRST_SEED, count - round(count * EXAM_SHARE), measure, show_progress)
+    whole = _simulate(cache, mre_qc.FIRST_EXAM_SEED, round(count * EXAM_SHARE), measure, show_progress, whole=True)
+    data = read_shards([*single, *whole])
     unseen = read_shards(_simulate(cache, mre_qc.FIRST_CALIBRATION_SEED, held, measure, show_progress))
     torch.manual_seed(seed)
     ensemble = read_config(bundle_folder("mre_qc")).get_parsed_content("network_def")
@@ -125,8 +128,10 @@ def train(
     return finish(ensemble, unseen, measure, folder, facts)
 
 
-def _simulate(cache: Path, first: int, count: int, measure: Measure, show_progress: bool) -> list[Path]:
-    make = partial(write_shard, cache, describe=measure.describe, onto_grid=measure.onto_grid)
+def _simulate(
+    cache: Path, first: int, count: int, measure: Measure, show_progress: bool, *, whole: bool = False
+) -> list[Path]:
+    make = partial(write_shard, cache, describe=measure.describe, onto_grid=measure.onto_grid, whole=whole)
     with (
         ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool,
         Progress(disable=not show_progress) as bar,

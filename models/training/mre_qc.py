@@ -13,7 +13,7 @@ from models.training.loop import Batch
 from models.training.mre_slices import STEPS_PER_UNIT, Slices
 
 CHANNELS_OF_ALL = ("liver", "inner", "readable", "diagnostic", *REASONS)
-FIRST_SEED, FIRST_CALIBRATION_SEED = 500_000, 700_000
+FIRST_SEED, FIRST_EXAM_SEED, FIRST_CALIBRATION_SEED = 500_000, 600_000, 700_000
 BATCH = 24
 PEAK_RATE = 3e-3
 TASK = "Quality control of MR elastography of the liver, slice by slice"
@@ -32,6 +32,7 @@ SUBSETS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("*",), 0.09),
 )
 SHIFT_PIXELS = 3
+LOSS_SHARE, LOST_CHANNELS = 0.25, 0.1
 BORDERLINE_WEIGHT = 0.4
 FEWEST_TO_CALIBRATE = 30
 
@@ -68,22 +69,41 @@ def batches(
     while True:
         order = rng.permutation(count)
         for start in range(0, count - size + 1, size):
-            rows = order[start : start + size]
-            image = everything[torch.from_numpy(np.sort(rows))].float() / STEPS_PER_UNIT
-            rows = np.sort(rows)
-            for number in range(size):
-                gone = set(roles) - set(_drawn_roles(rng, list(roles)))
-                for role in gone:
-                    image[number, roles[role]] = 0
-            for a, b in turned:
-                turn = torch.from_numpy(rng.uniform(0, 2 * np.pi, (size, 1, 1)).astype(np.float32))
-                real, imaginary = image[:, a].clone(), image[:, b].clone()
-                image[:, a] = torch.cos(turn) * real - torch.sin(turn) * imaginary
-                image[:, b] = torch.sin(turn) * real + torch.cos(turn) * imaginary
-            maps = torch.from_numpy(data.maps[rows]).float() / 255
-            down, across = rng.integers(-SHIFT_PIXELS, SHIFT_PIXELS + 1, 2)
-            image, maps = _shifted(image, int(down), int(across)), _shifted(maps, int(down), int(across))
-            yield image, *_truth(data, rows, maps)
+            rows = np.sort(order[start : start + size])
+            yield altered(everything[torch.from_numpy(rows)], data, rows, roles, turned, rng)
+
+
+def altered(
+    measured: Tensor,
+    data: Slices,
+    rows: np.ndarray,
+    roles: dict[str, list[int]],
+    turned: Sequence[tuple[int, int]],
+    rng: np.random.Generator,
+) -> Batch:
+    """One batch of the slices `rows`, whose channels [N, C, H, W] are measured as Slices.channels.
+
+    Roles are left out; so is now and then a single channel, so that no verdict hangs on one of them. Waves are turned
+    in phase (`turned`: pairs of real and imaginary channels) and slices shifted.
+    """
+    image = measured.float() / STEPS_PER_UNIT
+    for number in range(len(rows)):
+        kept = _drawn_roles(rng, list(roles))
+        for role in set(roles) - set(kept):
+            image[number, roles[role]] = 0
+        if rng.random() < LOSS_SHARE:
+            for role in kept:
+                lost = [index for index in roles[role][:-1] if rng.random() < LOST_CHANNELS]
+                image[number, lost] = 0
+    for a, b in turned:
+        turn = torch.from_numpy(rng.uniform(0, 2 * np.pi, (len(rows), 1, 1)).astype(np.float32))
+        real, imaginary = image[:, a].clone(), image[:, b].clone()
+        image[:, a] = torch.cos(turn) * real - torch.sin(turn) * imaginary
+        image[:, b] = torch.sin(turn) * real + torch.cos(turn) * imaginary
+    maps = torch.from_numpy(data.maps[rows]).float() / 255
+    down, across = rng.integers(-SHIFT_PIXELS, SHIFT_PIXELS + 1, 2)
+    image, maps = _shifted(image, int(down), int(across)), _shifted(maps, int(down), int(across))
+    return image.contiguous(memory_format=torch.channels_last), *_truth(data, rows, maps)
 
 
 def _shifted(images: Tensor, down: int, across: int) -> Tensor:

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from models.phantoms.mre import colour
 from models.phantoms.mre.anatomy import CAPSULE_MM
+from models.phantoms.mre.exam import exam_slices
 from models.phantoms.mre.readable import (
     DIAGNOSTIC_MM2,
     DIAGNOSTIC_SHARE,
@@ -28,6 +29,7 @@ STEPS_PER_UNIT = 32
 PER_SHARD, PER_WAVE = 64, 6
 # Pixels per side of the reconstruction, and how often; training sees what vendors make of their data.
 SIZES, SIZES_OFTEN = (128, 160, 224, 256), (0.7, 0.16, 0.07, 0.07)
+EDDY_SHARE, EDDY_RAD = 0.4, 0.25
 SECOND_REASON = 0.35  # share of a second reason in what is to be learned
 MAPS = ("liver", "inner", "readable")
 SEQUENCES = {"gre": "GRE", "se_epi": "SE-EPI"}
@@ -89,7 +91,7 @@ def images_of(sample: Sample, rng: np.random.Generator) -> dict[str, tuple[NDArr
         picture = colour.overlaid(picture, sample.confidence, pitch=int(rng.integers(4, 8)))
     arrays = {
         "magnitude": sample.magnitude,
-        "phase": sample.phase,
+        "phase": _with_eddies(sample.phase, rng) if rng.random() < EDDY_SHARE else sample.phase,
         "wave": (sample.harmonic[None] * turns).real,
         "elastogram": sample.stiffness_kpa,
         "confidence": sample.confidence,
@@ -98,16 +100,32 @@ def images_of(sample: Sample, rng: np.random.Generator) -> dict[str, tuple[NDArr
     return {role: (array, *place) for role, array in arrays.items()}
 
 
-def write_shard(folder: Path, seed: int, describe: Describer, onto_grid: OntoGrid, count: int = PER_SHARD) -> Path:
-    """Simulate `count` slices from one seed and write them as <seed>.npz, unless they are there; returns the file."""
+def _with_eddies(phase: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Phase [offset, row, column] with what eddy currents of the encoding leave: linear in space, in all offsets."""
+    down, across = (np.linspace(-1, 1, n, dtype=np.float32) for n in phase.shape[1:])
+    level, along, aside = rng.normal(0, EDDY_RAD, 3).astype(np.float32)
+    static = level + along * down[:, None] + aside * across[None, :]
+    return np.asarray(np.angle(np.exp(1j * (phase + static))), np.float32)
+
+
+def write_shard(
+    folder: Path, seed: int, describe: Describer, onto_grid: OntoGrid, count: int = PER_SHARD, *, whole: bool = False
+) -> Path:
+    """Simulate `count` slices from one seed and write them as <seed>.npz, unless they are there; returns the file.
+
+    whole: slices of whole exams instead of single ones.
+    """
     path = folder / f"{seed:07d}.npz"
     if path.exists():
         return path
     rng = np.random.default_rng([seed, 0x51])
-    size = int(rng.choice(SIZES, p=SIZES_OFTEN))
+    drawn = int(rng.choice(SIZES, p=SIZES_OFTEN))
     rows: dict[str, list[Any]] = {name: [] for name in Slices.__annotations__}
-    for sample in sample_slices(seed, count, size=size, states=PER_WAVE):
-        truth, pixel = sample.truth, sample.pixel_mm
+    slices_of = (
+        exam_slices(seed, count, size=drawn) if whole else sample_slices(seed, count, size=drawn, states=PER_WAVE)
+    )
+    for sample in slices_of:
+        truth, pixel, size = sample.truth, sample.pixel_mm, sample.protocol.matrix
         measured = describe(images_of(sample, rng), sample.protocol.hz, SEQUENCES[sample.protocol.sequence])
         rows["channels"].append(np.rint(measured * STEPS_PER_UNIT).clip(-127, 127).astype(np.int8))
         inner = ndimage.distance_transform_edt(np.pad(truth.liver, 1))[1:-1, 1:-1] * pixel > CAPSULE_MM

@@ -24,7 +24,7 @@ OF_ROLE = {
     "magnitude": ("brightness", "log_brightness", "log_unrest", "log_edges"),
     "phase": (
         "wave_real", "wave_imaginary", "log_wave", "log_residual", "second_harmonic", "log_rest", "coherence",
-        "log_steps", "wraps", "fit", "log_stiffness",
+        "log_steps", "wraps", "fit", "log_stiffness", "mean_phase", "log_margin",
     ),
     "wave": ("image_real", "image_imaginary", "log_image"),
     "elastogram": ("log_kpa", "log_variation", "filled"),
@@ -169,8 +169,10 @@ def _phase(phase: Array, spacing: tuple[float, float], hz: float) -> dict[str, A
     fit, kpa = _inversion(spectrum, k2, spacing, hz)
     size = float(np.percentile(np.abs(wave[known]), 80)) if known.any() else 1.0
     size = max(size, 0.01)
-    rest = parts[0].real
-    rest = np.where(known, rest, 0)
+    rest = levelled(parts[0].real, known)
+    # Whatever is no wave falls on all harmonics alike; the mean over the offsets is one of them.
+    errors = np.stack([np.abs(rest), *np.abs(others)]) ** 2
+    margin = _rms(wave, LOCAL_MM, spacing) / np.maximum(2 * np.sqrt(_smooth(errors.mean(0), LOCAL_MM, spacing)), 1e-3)
     down, across = _wrapped(np.diff(phase, axis=1)), _wrapped(np.diff(phase, axis=2))
     residues = np.abs(np.rint((down[:, :, :-1] + across[:, 1:] - down[:, :, 1:] - across[:, :-1]) / (2 * np.pi)))
     steps = np.zeros_like(phase)
@@ -190,7 +192,23 @@ def _phase(phase: Array, spacing: tuple[float, float], hz: float) -> dict[str, A
         "wraps": np.sqrt(_smooth(wraps, 4.0, spacing)),
         "fit": 2 * fit - 1,
         "log_stiffness": _log(kpa, 0.1, 0.4),
+        "mean_phase": rest.clip(-3, 3),
+        "log_margin": _log(margin, 0.05, 0.7) * known,
     }
+
+
+def levelled(image: NDArray, known: NDArray[np.bool_]) -> Array:
+    """An image inside `known` without its plane: eddy currents of the encoding gradients leave one. 0 elsewhere."""
+    y, x = np.nonzero(known)
+    if len(y) < 50:
+        return np.zeros(image.shape, np.float32)
+    step = max(1, len(y) // 2000)
+    shape = np.asarray(image.shape, np.float64)
+    basis = np.stack([np.ones(len(y[::step])), y[::step] / shape[0] - 0.5, x[::step] / shape[1] - 0.5], 1)
+    plane, *_ = np.linalg.lstsq(basis, image[y[::step], x[::step]], rcond=None)
+    down, across = (np.arange(n) / n - 0.5 for n in image.shape)
+    level = image - (plane[0] + plane[1] * down[:, None] + plane[2] * across[None, :])
+    return np.asarray(np.where(known, level, 0), np.float32)
 
 
 def _inversion(spectrum: NDArray, k2: Array, spacing: tuple[float, float], hz: float) -> tuple[Array, Array]:

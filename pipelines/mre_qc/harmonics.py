@@ -22,6 +22,8 @@ class Harmonics:
 
     first: Complex  # phase[k] = Re(first * e^{2 pi i k / N}) + the rest
     residual: Complex  # what is left, scaled to the error of `first`: the same variance where errors are random
+    still: Array  # mean over the offsets, scaled likewise; the body's motion leaves it, and eddy currents a plane
+    degrees: int  # of freedom per pixel in `residual`
 
 
 def body_from_phase(phase: Array) -> Mask:
@@ -55,12 +57,13 @@ def harmonics(phase: Array) -> Harmonics:
     offsets = len(phase)
     turns = np.exp(-2j * np.pi * np.arange(offsets) / offsets).astype(np.complex64)
     first = np.asarray(np.tensordot(turns * np.float32(2 / offsets), phase, axes=(0, 0)), np.complex64)
+    still = np.asarray(2 * phase.mean(0), np.float32)
     if offsets < 4:
         # A mask of alternating signs takes any wave away that spans more than a few pixels, and a white error keeps
         # its variance.
         detail = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
         real, imag = (ndimage.convolve(part, detail) for part in (first.real, first.imag))
-        return Harmonics(first, np.asarray(real + 1j * imag, np.complex64))
+        return Harmonics(first, np.asarray(real + 1j * imag, np.complex64), still, 1)
     back = np.conj(turns)[:, None, None]
     rest = phase - phase.mean(0) - (first * back).real
     # Several bins: one that stands for all, with their sign kept so that filters in space act on it as on the wave.
@@ -68,7 +71,7 @@ def harmonics(phase: Array) -> Harmonics:
     one = np.tensordot(signs, rest, axes=(0, 0)) / offsets
     power = (rest**2).sum(0) / (offsets - 3)
     scale = np.sqrt(4 * power.mean() / offsets / max(float((one**2).mean()), 1e-20))
-    return Harmonics(first, np.asarray(one * np.float32(scale), np.complex64))
+    return Harmonics(first, np.asarray(one * np.float32(scale), np.complex64), still, offsets - 3)
 
 
 def without_long_waves(wave: Complex, body: Mask, spacing_mm: tuple[float, float], longest_mm: float) -> Complex:

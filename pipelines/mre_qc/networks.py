@@ -1,6 +1,7 @@
 """What the networks say of the slices of an elastography: probabilities, reasons, and maps of the liver."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,16 +105,19 @@ def slice_answers(
         raise ValueError(f"bundle {BUNDLE}: was trained on other channels than this version measures")
     if not slices:
         return ()
-    frames, measured, used = [], [], []
+    frames, images, used = [], [], []
     for one in slices:
         there = tuple(role for role in ROLES if getattr(one, role) is not None)
         if not there:
             raise ValueError(f"the slice at {one.position_mm:.1f} mm has no image")
         frame = Frame.of(one.planes[there[0]])
-        images = {role: frame.place(getattr(one, role), one.planes[role], colour=role == "colour") for role in there}
+        images.append(
+            {role: frame.place(getattr(one, role), one.planes[role], colour=role == "colour") for role in there}
+        )
         frames.append(frame)
         used.append(there)
-        measured.append(describe(images, hz, sequence))
+    with ThreadPoolExecutor(max_workers=2) as pool:  # filters and transforms let other threads run
+        measured = list(pool.map(lambda here: describe(here, hz, sequence), images))
     said = bundle(np.stack(measured, axis=1))
     names = bundle.channels
     first, maps = names.index("diagnostic"), [names.index(name) for name in MAPS]

@@ -12,7 +12,7 @@ from scipy import fft, ndimage
 
 from pipelines.inputs import MrePlane, MreSlice
 from pipelines.mre_qc.artefacts import cut_share, ghosting, noise_of, sharpness_mm, wrap_density
-from pipelines.mre_qc.channels import unwrapped
+from pipelines.mre_qc.channels import levelled, unwrapped
 from pipelines.mre_qc.grids import Array, Mask, inside_mm, onto, pixel_mm2, place_of
 from pipelines.mre_qc.harmonics import (
     Complex,
@@ -103,9 +103,7 @@ def examine(one: MreSlice, plane: MrePlane, hz: float, limits: Thresholds, liver
     wave = _wave(phase, one, body, plane)
     seen = _Seen(body, inner, spacing, mean, noise, phase, wave)
     quality = seen.quality(limits)
-    ours = None
-    if wave is not None and (kpa is None or confidence is None):
-        ours = invert(wave, body, hz, spacing)
+    ours = None if wave is None else invert(wave, body, hz, spacing)
     source = "elastogram" if kpa is not None else "inversion" if ours is not None else None
     stiffness = (
         kpa if kpa is not None else ours.stiffness_kpa if ours is not None else np.zeros(plane.shape, np.float32)
@@ -113,8 +111,10 @@ def examine(one: MreSlice, plane: MrePlane, hz: float, limits: Thresholds, liver
     trust = confidence if confidence is not None else ours.confidence if ours is not None else None
     readable = _readable(inner, vessel, quality, trust, limits)
     valid = readable & (stiffness > 0) if source else np.zeros_like(readable)
-    if trust is not None:
-        valid = valid & (trust >= limits.slice.least_confidence)
+    # Two inversions err in different places: stiffness is taken where both fit.
+    for one_fit in (trust, None if ours is None else ours.confidence):
+        if one_fit is not None:
+            valid = valid & (one_fit >= limits.slice.least_confidence)
     measures = _measures(seen, quality, liver, readable, trust, limits, plane, _ratio(seen, stiffness, valid, hz))
     return SlicePhysics(
         plane, liver, inner, vessel, readable, valid,
@@ -233,7 +233,7 @@ class _Seen:
             dark = nowhere if snr is None else snr <= limits.slice.least_snr
             return _Quality(snr, None, None, None, nowhere, dark, nowhere, nowhere)
         wave = local_rms(shear, NEIGHBOURHOOD_MM, self.spacing)
-        total = local_rms(self.wave.residual, NEIGHBOURHOOD_MM, self.spacing)
+        total = self._error(self.wave)
         offsets = len(self.phase)
         if snr is None:
             noise, error = total / np.float32(np.sqrt(2)), np.zeros_like(total)
@@ -247,6 +247,12 @@ class _Seen:
         noisy = wave <= factor * noise
         wrong = ~noisy & (wave <= factor * np.hypot(noise, error))
         return _Quality(snr, wave, noise, error, wrapped, dark, noisy, wrong)
+
+    def _error(self, wave: Harmonics) -> Array:
+        """Local error of the first harmonic, rad: what falls on the other harmonics, the mean among them."""
+        parts = (wave.residual, levelled(wave.still, self.body))
+        rest, still = (local_rms(part, NEIGHBOURHOOD_MM, self.spacing) for part in parts)
+        return np.asarray(np.sqrt((wave.degrees * rest**2 + still**2) / (wave.degrees + 1)), np.float32)
 
     def _steps(self, phase: Array) -> Array:
         """Largest phase step of one polarity between neighbouring samples, rad."""

@@ -5,6 +5,7 @@ in `causes.OFTEN`, with a severity around the border between usable and not, in 
 is planned too high or too low, one in eight livers is small.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from models.phantoms.mre.field import Driver, wave_field
 from models.phantoms.mre.processing import Inversion
 from models.phantoms.mre.protocol import Protocol, draw_protocol
 from models.phantoms.mre.readable import judge_exam
-from models.phantoms.mre.samples import Acquired, draw_any_driver, draw_inversion, scan_slice
+from models.phantoms.mre.samples import Acquired, Sample, draw_any_driver, draw_inversion, sample_of, scan_slice
 from models.phantoms.mre.scan import State
 
 
@@ -117,3 +118,18 @@ def simulate_exam(
         field = wave_field(patient, section, driver, field_seed)
         pieces.append(ExamSlice(z, section, here, scan_slice(section, field, protocol, here, inversion)))
     return Exam(seed, patient, protocol, driver, inversion, cause, tuple(pieces))
+
+
+def exam_slices(seed: int, n: int, *, size: int | None = None) -> Iterator[Sample]:
+    """n slices of whole exams, one exam after the other, as `samples.sample_slices` gives single ones.
+
+    size: pixels per side, None: what makers send. The exams are those of seeds from 1000 * seed on.
+    """
+    made = 0
+    for number in range(n):
+        exam = simulate_exam(1000 * seed + number, matrix=size)
+        for one in exam.slices[: n - made]:
+            yield sample_of(one.acquired, exam.protocol, one.state, exam.patient)
+            made += 1
+        if made >= n:
+            return

@@ -131,10 +131,15 @@ def sample_slices(seed: int, n: int, *, size: int = 128, states: int = 4) -> Ite
             state = causes.good_state(rng, patient, protocol)
             state, protocol = _fault(section, field, state, protocol, rng)
             got = scan_slice(section, field, protocol, state, draw_inversion(rng))
-            maps = got.maps
-            picture = colour.overlaid(colour.elastogram(maps.stiffness_kpa), maps.confidence, pitch=max(4, size // 40))
-            yield Sample(
-                np.abs(got.images.noisy), maps.phase, maps.harmonic, maps.stiffness_kpa, maps.confidence, picture, got.truth,
-                protocol, state, patient,
-            )  # fmt: skip
+            yield sample_of(got, protocol, state, patient)
             made += 1
+
+
+def sample_of(got: Acquired, protocol: Protocol, state: State, patient: Patient) -> Sample:
+    """An acquired slice with the pictures that a console makes of it."""
+    maps, pitch = got.maps, max(4, protocol.matrix // 40)
+    picture = colour.overlaid(colour.elastogram(maps.stiffness_kpa), maps.confidence, pitch=pitch)
+    return Sample(
+        np.abs(got.images.noisy), maps.phase, maps.harmonic, maps.stiffness_kpa, maps.confidence, picture, got.truth,
+        protocol, state, patient,
+    )  # fmt: skip
