@@ -27,11 +27,17 @@ def place_of(kind: str) -> int:
     return _PLACES.get(kind, len(_PLACES))
 
 
-def packages_for(configuration: Configuration, send_to: Iterable[str], pipeline: str) -> dict[str, Package]:
-    """What each destination of a rule is to get of a pipeline; one that is not in the rules any more gets the usual."""
+def packages_for(configuration: Configuration, job: Job) -> dict[str, Package]:
+    """What each destination of a job is to get; one that is not in the rules any more gets the usual.
+
+    Of a part of an exam reports alone: the archive is not to keep regions and pictures of it.
+    """
     known = configuration.destinations
-    besides = PIPELINES[pipeline].objects if pipeline in PIPELINES else ()
-    return {name: known[name].package(besides) if name in known else Package().with_kinds(besides) for name in send_to}
+    besides = PIPELINES[job.pipeline].objects if job.pipeline in PIPELINES else ()
+    packages = {
+        name: known[name].package(besides) if name in known else Package().with_kinds(besides) for name in job.send_to
+    }
+    return {name: package.reports_alone if job.partial else package for name, package in packages.items()}
 
 
 def order(
@@ -42,7 +48,7 @@ def order(
     What a destination was seen to refuse lately is replaced at once.
     """
     orders: dict[str, list[Order]] = {}
-    for name, package in packages_for(configuration, job.send_to, job.pipeline).items():
+    for name, package in packages_for(configuration, job).items():
         route = _route(connection, configuration, job, name)
         state, reason = ("waiting", "") if route is not None else ("parked", UNKNOWN_SENDER)
         orders[route or name] = [

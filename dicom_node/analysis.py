@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,8 @@ def analyse(
     clock = _Stopwatch()
     try:
         decoded = DECODERS[pipeline.name](inputs)
+        if provenance.partial:
+            decoded = replace(decoded, value=replace(decoded.value, more_to_come=True))
         clock.lap("read")
         findings = pipeline.load()(decoded.value, bundles)
     except (UnsuitableInput, UnreadableSeries) as refusal:
@@ -74,6 +76,8 @@ def analyse(
     )
     clock.lap("encode")
     result = _result(pipeline, bundles, sources, clock, findings)
+    if provenance.partial:
+        result["partial"] = provenance.partial
     result["tracking"] = [finding.as_json() for finding in followed]
     return Answer("done", None, objects, result, made_for)
 

@@ -16,7 +16,7 @@ from dicom_node.recognition.elastography_pairs import SAME_SLICE_MM
 from dicom_node.recognition.stacks import Stack
 from storage.records import Association
 
-__all__ = ["Binding", "Overdue", "Ready", "Wait", "bind", "bind_roles", "decide"]
+__all__ = ["Binding", "Overdue", "Ready", "Wait", "bind", "bind_roles", "decide", "unlike"]
 
 #: Two stacks cover the same if their ends differ by less than this part of the finer spacing. One slice that is
 #: still missing at an end is a difference of 1.
@@ -136,6 +136,11 @@ def short_slices(role: str, stack: Stack) -> list[tuple[float, int, int]]:
     if role == "phase" and not stack.is_multi_frame:
         wanted = max(wanted, stack.offsets_stated or 0)
     return [(mm, has, wanted) for mm, has in zip(stack.positions_mm, stack.offsets, strict=True) if has < wanted]
+
+
+def unlike(binding: Binding) -> str:
+    """In words, what is certainly missing in the stacks, or how they differ in what they cover; empty if nothing."""
+    return _incomplete(binding) or _differing_extents(binding.stacks)
 
 
 def _doubts(binding: Binding, opened: Sequence[Association], associations: Sequence[Association]) -> list[_Doubt]:

@@ -150,10 +150,18 @@ def schedule() -> None:
 
 @app.command()
 def work(
-    queue: Annotated[str, typer.Argument(help="gpu (inference), cpu (deliveries) or gpu,cpu.")] = "gpu,cpu",
+    queue: Annotated[
+        str,
+        typer.Argument(
+            help="gpu (inference), cpu (deliveries), stat (inference that somebody waits for), or several with commas."
+        ),
+    ] = "gpu,cpu,stat",
     number: Annotated[int, typer.Argument(help="Number of this worker on this machine.")] = 1,
 ) -> None:
     """A worker alone: runs jobs and deliveries from the broker's queues."""
+    # Before numpy is there: its small products of matrices gain nothing from threads, which wait for each other (mre_qc
+    # takes half as long without). Networks have threads of their own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dicom_node import metrics
     from dicom_node.tasks import QUEUES
     from dicom_node.up import ready_file

@@ -4,6 +4,7 @@ PostgreSQL says what may go (storage/deliveries.py): in order within a study, on
 while the destination is away or closed. So every worker may be rung for every destination at any time.
 """
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 
 LEASE_S = 15.0
 BATCH = 50
+#: how often a batch on its way looks whether something urgent waits
+GIVES_WAY_EVERY_S = 0.3
 #: before a destination that does not know us, or has no address, is asked again; `deliveries retry` asks at once
 REJECTED_PAUSE_S = 600.0
 _NOT_TRIED = frozenset({Fate.AWAY, Fate.REJECTED, Fate.HELD})
@@ -62,6 +65,7 @@ def deliver(node: Node, route: str) -> None:
                     read_path=node.store.path,
                     calling_ae_title=node.settings.ae_title,
                     report=attempt.report,
+                    gives_way=attempt.gives_way,
                 )
             except ConfigurationError as error:
                 attempt.report_rest(batch, Outcome(Fate.REJECTED, None, str(error)))
@@ -91,12 +95,24 @@ class _Attempt:
         self._left = {delivery.id for delivery in batch}
         self._not_tried: list[tuple[Delivery, Outcome]] = []
         self._fates: dict[Fate, Outcome] = {}  # the last one of each
+        self._asked_at = time.monotonic()
 
     def renew(self) -> None:
         """Keep what is not yet reported, and the turn to try a destination that was away."""
         with self._node.pool.connection() as connection:
             storage.destinations.extend_probe(connection, self._route, LEASE_S)
             storage.deliveries.extend(connection, sorted(self._left), LEASE_S)
+
+    def gives_way(self) -> bool:
+        """Whether somebody waits for something else that could go first; asked of the database now and then."""
+        if not self._left or time.monotonic() - self._asked_at < GIVES_WAY_EVERY_S:
+            return False
+        self._asked_at = time.monotonic()
+        try:
+            with self._node.pool.connection() as connection:
+                return storage.deliveries.urgent(connection, self._route)
+        except DATABASE_AWAY:
+            return False
 
     def report(self, delivery: Delivery, outcome: Outcome) -> None:
         """Write one object's outcome at once, so that a crash right after it sends nothing twice."""

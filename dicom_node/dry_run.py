@@ -42,7 +42,8 @@ def dry_run(node: Node, draft: Configuration, limit: int) -> Iterator[DryRunRow]
                     found[rule_match.rule.name] = ("-", rule_match.reason)
                     continue
                 binding = bind(PIPELINES[rule_match.rule.run], recognised, rule_match.rule.roles, series)
-                text = f"runs {rule_match.rule.run}" if not binding.missing else "waits"
+                runs = f"runs {rule_match.rule.run}{' (stat)' if rule_match.rule.stat else ''}"
+                text = runs if not binding.missing else "waits"
                 found[rule_match.rule.name] = (text, binding.missing or rule_match.reason)
             return found
 

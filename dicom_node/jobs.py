@@ -30,6 +30,10 @@ from storage.records import Job
 log = structlog.get_logger()
 
 
+class Outdone(Exception):
+    """A part of an exam was answered, and a job with all of it waits already."""
+
+
 class NothingNew(Exception):
     """These images have been answered by this very version of the pipeline and its bundles."""
 
@@ -68,6 +72,9 @@ def run_job(node: Node, job_id: int) -> None:
             node.running_job = None
         try:
             until_database_answers(lambda: _keep(node, job, answer))
+        except Outdone as outdone:
+            text = str(outdone)
+            until_database_answers(lambda: _end(node, job, "superseded", text))
         except storage.results.ResultConflictError as conflict:  # another attempt would give the same
             text = f"parked: {conflict}"
             until_database_answers(lambda: _end(node, job, "failed", text))
@@ -86,12 +93,13 @@ def _work(node: Node, job: Job) -> Answer:
         configuration=pipeline.configuration(),
         created_at=job.created_at,  # not "now": a second attempt must give the same bytes
         predecessors=earlier.reports,
+        partial=job.partial,
     )
     with node.pool.connection() as connection:
         if not storage.jobs.note_edition(connection, job.id, node.owner, provenance.edition):
             raise NothingNew(f"these images were answered by {pipeline.name} {pipeline.version} with the same bundles")
     inputs = {role: [node.store.path(path) for path in bound["paths"]] for role, bound in job.inputs.items()}
-    packages = list(dict.fromkeys(packages_for(node.configuration(), job.send_to, job.pipeline).values()))
+    packages = list(dict.fromkeys(packages_for(node.configuration(), job).values()))
     return analyse(
         pipeline,
         inputs,
@@ -117,6 +125,8 @@ def _keep(node: Node, job: Job, answer: Answer) -> None:
     paths = [node.store.put_bytes(item.data, digest) for item, digest in zip(answer.objects, digests, strict=True)]
     configuration = node.configuration()
     with node.pool.connection() as connection:
+        if job.partial and storage.jobs.is_outdone(connection, job.id):
+            raise Outdone("the whole exam is there by now, its answer replaces this one")
         if not storage.jobs.finish(connection, job.id, node.owner, answer.status, answer.reason or "", answer.result):
             log.warning("job was taken over, result dropped", job=job.id)
             return

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ class Node:
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     running_job: Job | None = None  # by the one thread that runs jobs in this process
     _bundles: dict[str, Predictor] = field(default_factory=dict)
+    _opening: threading.Lock = field(default_factory=threading.Lock)
     _configuration: tuple[int, Configuration] = (0, Configuration())
 
     @cached_property
@@ -53,7 +55,8 @@ class Node:
         """The pipeline's bundles, opened once per process and kept warm. Imports torch."""
         from dicom_node.inference import open_bundles
 
-        missing = [name for name in pipeline.bundles if name not in self._bundles]
-        if missing:
-            self._bundles.update(open_bundles(missing, self.settings))
+        with self._opening:
+            missing = [name for name in pipeline.bundles if name not in self._bundles]
+            if missing:
+                self._bundles.update(open_bundles(missing, self.settings))
         return {name: self._bundles[name] for name in pipeline.bundles}

@@ -40,6 +40,7 @@ class _Request:
     inputs: Mapping[str, Any]
     send_to: Sequence[str]
     report_refusal: bool
+    queue: str
     reason: str
 
 
@@ -91,7 +92,7 @@ def _by_rules(node: Node, study: Study) -> Iterator[_Request]:
         )
         if isinstance(verdict, Ready):
             yield _Request(rule.run, verdict.fingerprint, rule.name, verdict.inputs, rule.send_to,
-                           rule.report_refusal, f"rule {rule.name!r}: {verdict.evidence}")  # fmt: skip
+                           rule.report_refusal, rule.queue, f"rule {rule.name!r}: {verdict.evidence}")  # fmt: skip
 
 
 def _repeated(node: Node, study: Study) -> Iterator[_Request]:
@@ -100,11 +101,12 @@ def _repeated(node: Node, study: Study) -> Iterator[_Request]:
     with node.pool.connection() as connection:
         jobs = storage.jobs.for_study(connection, study.study_instance_uid)
     for job in jobs:  # oldest first: of one pipeline the last one counts
-        if job.state != "superseded" and job.pipeline in PIPELINES:
+        if job.state != "superseded" and job.pipeline in PIPELINES and not job.partial:
             rule = rules.get(job.rule)
             send_to = rule.send_to if rule else job.send_to
             report_refusal = rule.report_refusal if rule else job.report_refusal
-            yield _Request(job.pipeline, job.fingerprint, job.rule, job.inputs, send_to, report_refusal,
+            queue = rule.queue if rule else job.queue
+            yield _Request(job.pipeline, job.fingerprint, job.rule, job.inputs, send_to, report_refusal, queue,
                            f"the images of job {job.id}")  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def _ask(node: Node, study: Study, request: _Request) -> Rerun:
             rule=request.rule,
             inputs=request.inputs,
             send_to=list(request.send_to),
-            queue=PIPELINES[request.pipeline].queue,
+            queue=request.queue,
             report_refusal=request.report_refusal,
             again=True,
         )

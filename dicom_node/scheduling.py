@@ -30,6 +30,7 @@ from dicom_node.audit import Trail
 from dicom_node.audit.transfers import note_transfers
 from dicom_node.commitment import Commitments
 from dicom_node.disk import DiskWatermark, reserve_bytes
+from dicom_node.early_answers import LOOK_AGAIN_S, Early, Later, early_answer
 from dicom_node.indexing import index_incoming
 from dicom_node.node import Node
 from dicom_node.patience import DATABASE_AWAY
@@ -49,6 +50,10 @@ FORGET_EVERY_S = 3600.0
 RING_AGAIN_S = 20.0  # a waiting job whose message seems lost is announced again after so long
 ADVISORY_LOCK = 7_240_111  # any number, the same in every version
 REMEMBERED_ENHANCEMENTS = 256
+REMEMBERED_STUDIES = 256
+EARLY_LOOK_EVERY_S = 0.25
+#: who runs urgent jobs when there is no worker for them alone
+STAND_INS = {storage.jobs.STAT: "gpu"}
 
 Pixels = dict[str, Enhancement | None]
 
@@ -63,6 +68,7 @@ class Scheduler:
         self._commitments = Commitments(node)
         self._senders_version = -1
         self._enhancements: Pixels = {}
+        self._early_looks: dict[str, datetime] = {}  # study -> not before
         self._disk: DiskWatermark | None = None
         self._disk_was_low = False
 
@@ -130,18 +136,25 @@ class Scheduler:
         """Recognise, match, bind, decide: what does this study need now?"""
         now = datetime.now(UTC)
         uid = study.study_instance_uid
+        stat_rules = {rule.name for rule in self.node.configuration().rules if rule.stat and rule.enabled}
         with self.node.pool.connection() as connection:
             associations = storage.associations.for_study(connection, uid)
             busy_until = self._busy_until(study, associations, now)
-            if busy_until:
-                text = "images are arriving: an association with the sender is open"
-                storage.studies.set_state(connection, uid, "collecting", text, busy_until, study.look_again_at)
+            look_at = self._looks_early_at(uid) if stat_rules else None
+            if busy_until and (look_at is None or look_at > now):
+                self._collect(connection, study, busy_until, look_at)
                 return
             instances = storage.instances.for_study(connection, uid)
             series = storage.instances.series_for_study(connection, uid)
             jobs = storage.jobs.for_study(connection, uid)
-        recognised = recognise(instances, pixels=self._enhancement)
+        begun = time.monotonic()
+        recognised = recognise(instances, pixels=None if busy_until else self._enhancement)
         matches = match(self.node.configuration(), series, recognised)
+        if busy_until:
+            look_at = self._answer_early(study, matches, recognised, series, jobs, now, begun)
+            with self.node.pool.connection() as connection:
+                self._collect(connection, study, busy_until, look_at)
+            return
         self._keep_verdicts(uid, recognised)
         verdicts = [
             self._decide(rule_match, recognised, series, study, associations, jobs, now)
@@ -150,10 +163,70 @@ class Scheduler:
         ]
         self._conclude(study, matches, verdicts)
 
+    def _collect(
+        self, connection: psycopg.Connection, study: Study, busy_until: datetime, look_at: datetime | None
+    ) -> None:
+        text = "images are arriving: an association with the sender is open"
+        wake_at = min(busy_until, look_at) if look_at else busy_until
+        storage.studies.set_state(
+            connection, study.study_instance_uid, "collecting", text, wake_at, study.look_again_at
+        )
+
     def _busy_until(self, study: Study, associations: Sequence[Association], now: datetime) -> datetime | None:
         """While a sender's association is open and lively there is nothing to decide yet."""
         idle_at = study.last_received_at + timedelta(seconds=self.node.settings.association_idle_s)
         return idle_at if idle_at > now and any(a.state == "open" for a in associations) else None
+
+    # ---- early answers
+
+    def _looks_early_at(self, uid: str) -> datetime:
+        """When a study that is still arriving may be looked at: not again for ten times as long as a look took."""
+        return self._early_looks.get(uid, datetime.fromtimestamp(0, UTC))
+
+    def _answer_early(
+        self,
+        study: Study,
+        matches: Sequence[RuleMatch],
+        recognised: Recognised,
+        series: Sequence[Series],
+        jobs: Sequence[Job],
+        now: datetime,
+        begun: float,
+    ) -> datetime | None:
+        """Ask for what can be answered of a study that is arriving; when to look again (None: when it has ended)."""
+        wake: list[datetime] = []
+        for rule_match in matches:
+            if rule_match.matched and rule_match.rule.stat:
+                pipeline = PIPELINES[rule_match.rule.run]
+                binding = bind(pipeline, recognised, rule_match.rule.roles, series)
+                early = self._early(rule_match, binding, study, jobs, now)
+                if isinstance(early, Ready):
+                    self._start(rule_match, binding, early, study, jobs)
+                elif early is not None:
+                    wake.append(early)
+        while len(self._early_looks) >= REMEMBERED_STUDIES:
+            self._early_looks.pop(next(iter(self._early_looks)))
+        rest_s = max(EARLY_LOOK_EVERY_S, 10 * (time.monotonic() - begun))
+        self._early_looks.pop(study.study_instance_uid, None)
+        self._early_looks[study.study_instance_uid] = now + timedelta(seconds=rest_s)
+        return max(min(wake), now + timedelta(seconds=rest_s)) if wake else None
+
+    def _early(
+        self, rule_match: RuleMatch, binding: Binding, study: Study, jobs: Sequence[Job], now: datetime
+    ) -> Ready | datetime | None:
+        """A whole exam to answer, or when to look again; an answer to a part of it is asked for here."""
+        rule = rule_match.rule
+        of_pipeline = [job for job in jobs if job.pipeline == rule.run]
+        found = early_answer(binding, of_pipeline, now)
+        if isinstance(found, Early):
+            late = any(job.state in ("running", "done", "refused") and not job.partial for job in of_pipeline)
+            if not late or (rule.late or self.node.settings.late_images) == "rerun":
+                self._request(rule_match, binding, Ready(found.fingerprint, found.inputs, found.evidence), study,
+                              found.partial)  # fmt: skip
+            return now + timedelta(seconds=LOOK_AGAIN_S)
+        return found.at if isinstance(found, Later) else found
+
+    # ---- whole studies
 
     def _decide(
         self,
@@ -179,24 +252,44 @@ class Scheduler:
             overdue_s=settings.overdue_s,
             association_idle_s=settings.association_idle_s,
         )
+        wake = None
+        if rule.stat and not isinstance(verdict, Ready):
+            early = self._early(rule_match, binding, study, jobs, now)
+            if isinstance(early, Ready):
+                verdict = early
+            else:
+                wake = early
         prefix = f"rule {rule.name!r}, {pipeline.name}: "
         if isinstance(verdict, Overdue):
-            return "overdue", prefix + verdict.reason, None
+            return "overdue", prefix + verdict.reason, wake
         if not isinstance(verdict, Ready):
-            return "waiting", prefix + verdict.reason, verdict.until
-        earlier = [job for job in jobs if job.pipeline == pipeline.name and job.state in ("running", "done", "refused")]
-        if earlier and all(job.fingerprint != verdict.fingerprint for job in earlier):
-            text = f"{prefix}images came after job {earlier[-1].id} had started"
-            policy = rule.late or settings.late_images
+            return "waiting", prefix + verdict.reason, min(verdict.until, wake) if wake else verdict.until
+        return "ready", prefix + self._start(rule_match, binding, verdict, study, jobs), None
+
+    def _start(self, rule_match: RuleMatch, binding: Binding, ready: Ready, study: Study, jobs: Sequence[Job]) -> str:
+        """Ask for the run, unless it is one on late images that the rule does not want; says why."""
+        rule, earlier = (
+            rule_match.rule,
+            [
+                job
+                for job in jobs
+                if job.pipeline == rule_match.rule.run
+                and job.state in ("running", "done", "refused")
+                and not job.partial
+            ],
+        )
+        if earlier and all(job.fingerprint != ready.fingerprint for job in earlier):
+            text = f"rule {rule.name!r}, {rule.run}: images came after job {earlier[-1].id} had started"
+            policy = rule.late or self.node.settings.late_images
             if policy != "rerun":
                 if policy == "alert":
                     self._say_once(study, "late", text + "; the result does not cover them (late: alert)")
-                return "ready", text, None
+                return f"images came after job {earlier[-1].id} had started"
             self._say_once(study, "late", text + "; the pipeline runs again on all images")
-        self._request(rule_match, binding, verdict, study)
-        return "ready", prefix + verdict.evidence, None
+        self._request(rule_match, binding, ready, study)
+        return ready.evidence
 
-    def _request(self, rule_match: RuleMatch, binding: Binding, ready: Ready, study: Study) -> None:
+    def _request(self, rule_match: RuleMatch, binding: Binding, ready: Ready, study: Study, partial: str = "") -> None:
         rule = rule_match.rule
         pipeline = PIPELINES[rule.run]
         with self.node.pool.connection() as connection:
@@ -208,8 +301,10 @@ class Scheduler:
                 rule=rule.name,
                 inputs=ready.inputs,
                 send_to=list(rule.send_to),
-                queue=pipeline.queue,
-                report_refusal=rule.report_refusal,
+                queue=rule.queue,
+                # of a part that cannot be read nobody must think that the exam cannot
+                report_refusal=rule.report_refusal and not partial,
+                partial=partial,
             )
             if job is not None:
                 text = f"rule {rule.name!r} starts {pipeline.name}: {ready.evidence}"
@@ -309,7 +404,7 @@ class Scheduler:
         """Jobs of dead workers, messages that were lost, deliveries and answers that are due again."""
         settings = self.node.settings
         with self.node.pool.connection() as connection:
-            for job in storage.jobs.overdue(connection, settings.job_attempts, RING_AGAIN_S):
+            for job in storage.jobs.overdue(connection, settings.job_attempts, RING_AGAIN_S, STAND_INS):
                 storage.events.add(connection, job.study_instance_uid, "job", f"{job.pipeline}: {job.reason}", {})
                 log.warning("job taken back", job=job.id, state=job.state, reason=job.reason)
         if self._trail is not None:

@@ -51,18 +51,34 @@ class SliceGroup:
         }
 
 
-def slice_groups(binding: Binding) -> tuple[SliceGroup, ...]:
+def slice_groups(binding: Binding, *, is_silent: bool = False) -> tuple[SliceGroup, ...]:
     """The slices of a bound study, from the first position to the last.
 
     A group is complete when magnitude and phase are both there with all phase offsets: as many as the header states,
     or, where it states none, as many as the other slices have once the declared number of images has come. Maps that
     the scanner computes come later and are not waited for. Empty if magnitude or phase is not bound.
+
+    is_silent : no magnitude or phase image has come for some seconds. Then a number of offsets that nobody stated is
+        taken to be what the fullest slice has, if magnitude and phase agree on it or there is one magnitude image of
+        all offsets: a sender does not stop between the offsets of one slice.
     """
     stacks = {role: stack for role, stack in binding.stacks.items() if stack.positions_mm}
     if not all(role in stacks for role in _WITH_OFFSETS):
         return ()
     places = _joined(stacks, _places(stacks.values()))
-    return tuple(_group(binding, stacks, positions) for positions in places)
+    counted = {role: _offsets_wanted(binding, role) for role in _WITH_OFFSETS}
+    if is_silent and None in counted.values():
+        most = {role: max(stacks[role].offsets, default=0) for role in _WITH_OFFSETS}
+        if most["magnitude"] in (1, most["phase"]):
+            counted = {role: counted[role] or most[role] for role in _WITH_OFFSETS}
+    return tuple(_group(stacks, counted, positions) for positions in places)
+
+
+def _offsets_wanted(binding: Binding, role: str) -> int | None:
+    """Phase offsets that every slice of the role will have; None: nobody has said so."""
+    stack = binding.stacks[role]
+    is_counted = stack.is_multi_frame or binding.counts[role].state == "met"
+    return max(stack.offsets) if is_counted else stack.offsets_stated
 
 
 def _places(stacks: Any) -> list[float]:
@@ -96,14 +112,14 @@ def _joined(stacks: Mapping[str, Stack], places: Sequence[float]) -> list[tuple[
     return sorted(positions for positions, _ in groups)
 
 
-def _group(binding: Binding, stacks: Mapping[str, Stack], positions: tuple[float, ...]) -> SliceGroup:
+def _group(stacks: Mapping[str, Stack], wanted: Mapping[str, int | None], positions: tuple[float, ...]) -> SliceGroup:
     found = {role: images for role, stack in stacks.items() if (images := _of_slice(stack, positions))}
-    waits = [text for role in _WITH_OFFSETS if (text := _waits_for(binding, stacks[role], role, positions))]
+    waits = [text for role in _WITH_OFFSETS if (text := _waits_for(stacks[role], role, wanted[role], positions))]
     reason = "; ".join(waits) or "magnitude and phase are there with all phase offsets"
     return SliceGroup(positions, found, not waits, reason)
 
 
-def _waits_for(binding: Binding, stack: Stack, role: str, positions: Sequence[float]) -> str:
+def _waits_for(stack: Stack, role: str, wanted: int | None, positions: Sequence[float]) -> str:
     """What the role lacks of these slices, in words; empty if nothing."""
     has = [
         count
@@ -112,8 +128,6 @@ def _waits_for(binding: Binding, stack: Stack, role: str, positions: Sequence[fl
     ]
     if len(has) < len(positions):
         return f"no {role} yet"
-    is_counted = stack.is_multi_frame or binding.counts[role].state == "met"
-    wanted = max(stack.offsets) if is_counted else stack.offsets_stated
     if wanted is None:
         return f"{role}: {min(has)} images, and how many phase offsets there will be is not stated"
     if role == "phase":

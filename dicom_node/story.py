@@ -81,7 +81,10 @@ def study_story(connection: Connection, study_instance_uid: str) -> str | None:
     lines += ["", "Jobs"]
     for job in storage.jobs.for_study(connection, study_instance_uid):
         bound = ", ".join(f"{role}: {len(value['sop_instance_uids'])} images" for role, value in job.inputs.items())
-        lines.append(f"  job {job.id} {job.pipeline} by rule {job.rule!r} on {bound}: {job.state}")
+        urgent = ", stat" if job.queue == storage.jobs.STAT else ""
+        lines.append(f"  job {job.id} {job.pipeline} by rule {job.rule!r}{urgent} on {bound}: {job.state}")
+        if job.partial:
+            lines.append(f"    early answer: {job.partial}")
         follows = f", follows job {job.predecessor_id}" if job.predecessor_id is not None else ""
         lines.append(f"    requested {job.created_at:%H:%M:%S}, attempts {job.attempts}{follows}")
         if job.started_at and job.finished_at:

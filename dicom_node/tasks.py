@@ -7,9 +7,11 @@ from celery import Celery
 from dicom_node import commitment, commitment_requests, delivering, jobs
 from dicom_node.couriers import Couriers
 from dicom_node.node import Node
+from storage.jobs import STAT
 
-#: queue "gpu": inference, one job at a time; queue "cpu": deliveries and answers, each on a thread of its own
-QUEUES = ("gpu", "cpu")
+#: queue "gpu": inference, one job at a time; queue "cpu": deliveries and answers, each on a thread of its own; queue
+#: "stat": inference for somebody who waits, in a worker that does nothing else
+QUEUES = ("gpu", "cpu", STAT)
 
 app = Celery("dicom_node")
 app.conf.update(

@@ -88,7 +88,7 @@ def _parts(settings: Settings) -> list[Part]:
         answers = partial(_answers_http, settings) if name == "console" else ready_file(settings, name).exists
         return Part(name, (sys.executable, "-m", "dicom_node", *name.split("-")), environment, is_ready=answers)
 
-    return [part(name) for name in (*receivers, *workers, "work-cpu-1", "schedule", "console")]
+    return [part(name) for name in (*receivers, *workers, "work-stat-1", "work-cpu-1", "schedule", "console")]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -63,6 +63,7 @@ class MreInput:
     echo_time_ms: float | None = None
     repetition_time_ms: float | None = None
     field_strength_t: float | None = None
+    more_to_come: bool = False  # other slices of the exam are still on their way
     notes: tuple[str, ...] = ()  # what was assumed or left out while reading, for the reader
 
     @property

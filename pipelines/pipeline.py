@@ -71,7 +71,8 @@ class Pipeline:
     any_of: tuple[tuple[str, ...], ...] = ()
     #: kinds of result objects that go with the usual ones, to destinations that do not state what they want
     objects: tuple[str, ...] = ()
-    answers_per_slice: bool = False  # may be run on the slices that are whole, while others are still on their way
+    #: may be run on the slices that are whole while others are on their way, as `more_to_come` of its input then says
+    answers_per_slice: bool = False
 
     def configuration(self) -> Mapping[str, str]:
         """Settings of the site that change the answer, for its provenance; imports the pipeline's module.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from storage import destinations, outbox
+from storage import destinations, jobs, outbox
 from storage.database import Connection, every, load_queries, text
 from storage.destinations import Entrance
 from storage.records import Delivery
@@ -14,6 +14,8 @@ QUERIES = load_queries("deliveries")
 
 #: The Celery queue that workers with network access to the destinations listen on.
 QUEUE = "delivery"
+#: Queues of jobs whose results go before all others, since somebody waits for them.
+URGENT_QUEUES = (jobs.STAT,)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def claim_batch(
 
     Due: waiting and its time has come, or being sent by somebody whose lease of lease_s seconds ran out. Nothing comes
     before what precedes it in its study (earlier jobs, then the order of their results) is done, parked or replaced.
+    Studies with results of urgent queues come first.
     Nothing at all while the destination is away or closed, or when max_associations batches are on their way; a single
     one, as a probe, when it is time to try whether it is back. Two callers at one time never get the same one. Commit
     before sending.
@@ -65,11 +68,20 @@ def claim_batch(
         "limit": 1 if entrance is Entrance.PROBE else limit,
         "lease_s": float(lease_s),
         "batch": uuid.uuid4(),
+        "urgent": list(URGENT_QUEUES),
     }
     batch = every(connection, Delivery, QUERIES["claim_batch"], values)
     if batch and entrance is Entrance.PROBE:
         destinations.begin_probe(connection, destination, lease_s)
     return batch
+
+
+def urgent(connection: Connection, destination: str) -> bool:
+    """Whether something waits for a destination, and may be sent to it now, that `claim_batch` would give first since
+    somebody waits for it."""
+    values = {"destination": destination, "urgent": list(URGENT_QUEUES)}
+    row = connection.execute(QUERIES["urgent"], values).fetchone()
+    return bool(row and row[0])
 
 
 def extend(connection: Connection, delivery_ids: Sequence[int], lease_s: float) -> None:

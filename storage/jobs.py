@@ -9,6 +9,8 @@ from storage.records import Job
 QUERIES = load_queries("jobs")
 
 STATES = ("waiting", "running", "done", "refused", "failed", "superseded")
+#: Celery queue of jobs for which somebody waits.
+STAT = "stat"
 #: How many waiting jobs of each queue `overdue` announces once more.
 _RUNG_AGAIN_PER_QUEUE = 16
 
@@ -33,10 +35,13 @@ def request(
     report_refusal: bool = False,
     *,
     again: bool = False,
+    partial: str = "",
 ) -> Job | None:
     """Ask for one run of a pipeline on these inputs; None when there is a job for this fingerprint already.
 
     again : ask on purpose, whatever was answered before; None then only when such a job waits already.
+    partial : in words, what of an exam these inputs are; None then also while another job of the study and pipeline
+        waits or runs. Empty: all that is there.
     With the row goes its message (outbox "run_job"). Jobs of the same study and pipeline that still wait with other
     inputs are superseded. Raises psycopg.errors.ForeignKeyViolation for an unknown study.
     """
@@ -50,6 +55,7 @@ def request(
         "queue": queue,
         "report_refusal": report_refusal,
         "again": again,
+        "partial": text(partial),
     }
     connection.execute(QUERIES["lock_study"], values)
     made = _jobs(connection, "request", values)
@@ -88,6 +94,12 @@ def heartbeat(connection: Connection, job_id: int, owner: str, lease_s: float) -
     """Move the lease on by lease_s seconds from now; False: the job is not this owner's any more, stop working."""
     values = {"id": job_id, "owner": owner, "lease_s": float(lease_s)}
     return connection.execute(QUERIES["heartbeat"], values).rowcount == 1
+
+
+def is_outdone(connection: Connection, job_id: int) -> bool:
+    """Whether a job answers a part of an exam of which all waits to be answered by now."""
+    row = connection.execute(QUERIES["is_outdone"], {"id": job_id}).fetchone()
+    return bool(row and row[0])
 
 
 def finish(
@@ -130,15 +142,28 @@ def release(
     return released
 
 
-def overdue(connection: Connection, max_attempts: int, ring_again_s: float = 30.0) -> list[Job]:
+def overdue(
+    connection: Connection,
+    max_attempts: int,
+    ring_again_s: float = 30.0,
+    stand_ins: Mapping[str, str] | None = None,
+) -> list[Job]:
     """Take jobs from workers that fell silent, and announce again what has been waiting in silence.
 
     A running job whose lease has expired goes back to waiting (with a message), or becomes failed with a reason that
     starts with "parked" when it had max_attempts; these are returned. Besides, the oldest waiting jobs of each queue
     whose last message is older than ring_again_s seconds are announced again. Safe from several schedulers at once.
+
+    stand_ins : queue -> another one that is told too when it comes to that, for queues that nobody may listen on.
     """
     changed = _jobs(connection, "overdue", {"max_attempts": max_attempts})
-    values = {"ring_again_s": float(ring_again_s), "per_queue": _RUNG_AGAIN_PER_QUEUE}
+    stand_ins = stand_ins or {}
+    values = {
+        "ring_again_s": float(ring_again_s),
+        "per_queue": _RUNG_AGAIN_PER_QUEUE,
+        "queues": list(stand_ins),
+        "listeners": list(stand_ins.values()),
+    }
     connection.execute(QUERIES["ring_again"], values)
     return changed
 

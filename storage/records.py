@@ -95,6 +95,7 @@ class Job:
     report_refusal: bool = False  #: the rule asks for an SR when the study is refused
     edition: str = ""  #: digest of pipeline version and bundles that answer; empty until a worker begins
     predecessor_id: int | None = None  #: the run of the same pipeline before, done or refused; set when it begins
+    partial: str = ""  #: in words, which part of an exam it answers while more is on its way; empty: all that is there
 
 
 @dataclass(frozen=True)

@@ -68,12 +68,19 @@ class Batch:
     What was given must be reported before the next one is asked for.
     """
 
-    def __init__(self, deliveries: Sequence[Delivery], report: Report) -> None:
-        """`report` is called once for each delivery, at once."""
+    def __init__(
+        self, deliveries: Sequence[Delivery], report: Report, gives_way: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`report` is called once for each delivery, at once.
+
+        gives_way : asked after each; once it is true nothing more is given, for something else is to go first.
+        """
         self.deliveries = tuple(deliveries)
         self._report = report
         self._left = {delivery.id: delivery for delivery in deliveries}
         self._held: dict[str, str] = {}  # study -> why
+        self._gives_way = gives_way
+        self._has_ended = False
 
     def __iter__(self) -> Iterator[Delivery]:
         for delivery in self.deliveries:
@@ -82,7 +89,7 @@ class Batch:
 
     def may_send(self, delivery: Delivery) -> bool:
         """Whether one may be sent now; for senders that send several at a time."""
-        return delivery.id in self._left and delivery.study_instance_uid not in self._held
+        return not self._has_ended and delivery.id in self._left and delivery.study_instance_uid not in self._held
 
     def report(self, delivery: Delivery, outcome: Outcome) -> None:
         """Tell what became of one."""
@@ -90,6 +97,7 @@ class Batch:
         if outcome.fate not in _LETS_PASS:
             self._held.setdefault(delivery.study_instance_uid, outcome.reason)
         self._report(delivery, outcome)
+        self._has_ended = self._has_ended or (outcome.fate is Fate.DELIVERED and self._gives_way())
 
     def end(self, outcome: Outcome | None = None) -> None:
         """Report this of all that are left; None: they were held up."""
@@ -130,12 +138,14 @@ def send(
     read_path: ReadPath,
     calling_ae_title: str,
     report: Report,
+    gives_way: Callable[[], bool] = lambda: False,
 ) -> None:
     """Send a batch to one destination.
 
     deliveries : in the order in which they may arrive. read_path : path in the file store -> file.
     report : called after EACH object, so that what arrived stays delivered whatever happens to the rest; at the
         end every delivery has been reported once.
+    gives_way : asked after each object; true: the rest is not tried now, something else is to go first.
     Raises ConfigurationError for a destination type that is not known; network and peer never raise.
     """
     try:
@@ -145,7 +155,7 @@ def send(
         raise ConfigurationError(
             f"destination {destination.name}: type {destination.type} is not known (known: {known})"
         ) from None
-    batch = Batch(deliveries, report)
+    batch = Batch(deliveries, report, gives_way)
     sender(destination, batch, read_path, calling_ae_title)
     batch.end()
 

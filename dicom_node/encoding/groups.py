@@ -58,14 +58,17 @@ def algorithm_items(provenance: Provenance) -> list[Dataset]:
     return [content.text(name, text, "HAS CONCEPT MOD") for name, text in named]
 
 
-def tracking_items(reported_name: str, name: str, provenance: Provenance) -> list[Dataset]:
+def tracking_items(
+    reported_name: str, name: str, provenance: Provenance, lasting_name: str | None = None
+) -> list[Dataset]:
     """Tracking Identifier and UID (PS3.16 TID 4108).
 
     reported_name : `name` as the document's character set can hold it.
+    lasting_name : what the UID is made from instead, where the name is a number that may shift.
     """
     return [
         content.text("tracking_identifier", shortened(reported_name, 64), "HAS OBS CONTEXT"),
-        content.uid_reference("tracking_uid", provenance.tracking_uid(name), "HAS OBS CONTEXT"),
+        content.uid_reference("tracking_uid", provenance.tracking_uid(lasting_name or name), "HAS OBS CONTEXT"),
     ]
 
 
@@ -106,9 +109,10 @@ def _group(
     kind: str | None,
     site: str | None,
     evaluations: Iterable[Evaluation],
+    lasting_name: str | None = None,
 ) -> list[Dataset]:
     """First items of a group: what is tracked, what and where it is, how it was measured, who says so."""
-    items = tracking_items(reported.words(name), name, reported.provenance)
+    items = tracking_items(reported.words(name), name, reported.provenance, lasting_name)
     if kind is not None:
         items.append(content.code("finding", kind))
     if site is not None:
@@ -185,8 +189,10 @@ def _image_group(reported: Reported, statement: ImageStatement, algorithm: Seque
     )
     said = values_in_words(item for item in statement.evaluations if item.concept != _METHOD)
     said = "; ".join(part for part in (said, statement.remark) if part)
+    # by the image: while slices of an exam are still on their way, "Slice 2" is not always the same one
+    lasting_name = f"image {source.sop_instance_uid} {source.frame_number or ''}"
     items = [
-        *_group(reported, statement.label, algorithm, None, "liver", statement.evaluations),
+        *_group(reported, statement.label, algorithm, None, "liver", statement.evaluations, lasting_name),
         *numbers(shown, reported.image_mark(statement.image)),
         *statements(statement.evaluations),
         *comments([reported.words(f"{statement.label}: {said}" if said else statement.label)]),

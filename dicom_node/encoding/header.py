@@ -133,10 +133,11 @@ def series_description(provenance: Provenance, verdict: str = "") -> str:
 
     So what it must not be taken for comes first, then the verdict if the answer has one, what it is, what taught it.
     """
+    first = "PRELIMINARY RESEARCH" if provenance.partial else "RESEARCH"
     if verdict:
-        return shortened(f"RESEARCH {verdict}: {provenance.title}, unverified", 64)
+        return shortened(f"{first} {verdict}: {provenance.title}, unverified", 64)
     words = "trained on simulation" if provenance.is_trained_on_simulation else "unverified"
-    return shortened(f"RESEARCH {provenance.title} {provenance.version}, {words}", 64)
+    return shortened(f"{first} {provenance.title} {provenance.version}, {words}", 64)
 
 
 def disclaimer(provenance: Provenance) -> str:

@@ -62,6 +62,12 @@ class Package:
         return replace(self, kinds=tuple(kind for kind in KINDS if kind in wanted))
 
     @property
+    def reports_alone(self) -> "Package":
+        """The reports of it; the whole of it if it has none, as then something else tells the reader."""
+        reports = tuple(kind for kind in self.kinds if kind.split("_")[0] == "sr")
+        return replace(self, kinds=reports) if reports else self
+
+    @property
     def built(self) -> tuple[str, ...]:
         """Kinds to build: those wanted and, if allowed, those that may be needed instead, in the order of KINDS."""
         wanted = set(self.kinds)

@@ -69,6 +69,7 @@ class Provenance:
     slot: int = 0  # of the pipeline among those of the node; keeps Series Numbers apart
     predecessor: Predecessor | None = None  # the report of the run before
     other_predecessors: tuple[Predecessor, ...] = ()  # the same report in other SOP Classes
+    partial: str = ""  # in words, which part of an exam was answered while more is on its way; empty: all there is
     tracking: tuple[tuple[str, str], ...] = ()  # Tracking UIDs of the findings by name (see tracking.py)
 
     @classmethod
@@ -83,6 +84,7 @@ class Provenance:
         created_at: datetime,
         configuration: Mapping[str, str] | None = None,
         predecessors: Sequence[Predecessor] = (),
+        partial: str = "",
     ) -> "Provenance":
         """Provenance of one run of `pipeline` with its opened bundles.
 
@@ -104,6 +106,7 @@ class Provenance:
             slot=names.index(pipeline.name) if pipeline.name in names else len(names),
             predecessor=predecessors[0] if predecessors else None,
             other_predecessors=tuple(predecessors[1:]),
+            partial=partial,
         )
 
     @property

@@ -21,7 +21,7 @@ from dicom_node.encoding.groups import (
     statements,
     tracking_items,
 )
-from dicom_node.encoding.header import disclaimer, new_object, plain, series_description
+from dicom_node.encoding.header import disclaimer, new_object, plain, series_description, shortened
 from dicom_node.encoding.image_library import image_library
 from dicom_node.encoding.provenance import MANUFACTURER, MODEL_NAME, Provenance
 from dicom_node.encoding.reported import Mark, Reported
@@ -151,7 +151,9 @@ def add_document_attributes(dataset: Dataset, listed: Sequence[Dataset], provena
 
     listed : what `evidence` gives.
     """
-    dataset.CompletionFlag = "COMPLETE"
+    dataset.CompletionFlag = "PARTIAL" if provenance.partial else "COMPLETE"
+    if provenance.partial:
+        dataset.CompletionFlagDescription = shortened(provenance.partial, 64)
     dataset.VerificationFlag = "UNVERIFIED"
     dataset.PreliminaryFlag = "PRELIMINARY"
     dataset.ReferencedPerformedProcedureStepSequence = []

@@ -13,6 +13,7 @@ from dicom_node.routing.destination import Destination, read_destination
 from dicom_node.routing.nodes import NodeReader, compose, near, plain
 from dicom_node.routing.sender import RATES, Sender, sop_class_problem, sop_class_uid
 from pipelines.catalogue import PIPELINES
+from storage.jobs import STAT
 
 #: what images that come after a result do
 LATE_POLICIES = ("rerun", "alert", "ignore")
@@ -30,6 +31,12 @@ class Rule:
     report_refusal: bool = False
     late: str | None = None  # images after a result: rerun, alert or ignore; None: as the setting late_images says
     enabled: bool = True
+    stat: bool = False  # somebody waits: parts of an exam are answered early, on a queue of their own
+
+    @property
+    def queue(self) -> str:
+        """Celery queue of its jobs."""
+        return STAT if self.stat else PIPELINES[self.run].queue
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class _Reader(NodeReader):
         )
 
     def rule(self, node: yaml.Node, destinations: set[str]) -> Rule | None:
-        known = {"name", "when", "run", "roles", "send_to", "report_refusal", "late", "enabled"}
+        known = {"name", "when", "run", "roles", "send_to", "report_refusal", "late", "enabled", "stat"}
         values = self.mapping(node, "a rule", known, {"name", "when", "run", "send_to"})
         name = self.text(values, node, "a rule", "name", lambda v: None if v.strip() else "must not be empty") or ""
         what = f"rule {name!r}"
@@ -112,8 +119,13 @@ class _Reader(NodeReader):
                 self.problem(item, f"{what}: destination {target!r} is not defined{near(target, destinations)}")
         flags = {
             key: self.flag(values, what, key, default)
-            for key, default in (("report_refusal", False), ("enabled", True))
+            for key, default in (("report_refusal", False), ("enabled", True), ("stat", False))
         }
+        if flags["stat"] and run in PIPELINES and not PIPELINES[run].answers_per_slice:
+            quick = ", ".join(name for name, pipeline in PIPELINES.items() if pipeline.answers_per_slice)
+            self.problem(
+                values["stat"], f"{what}: stat is for pipelines that answer in seconds, slice by slice: {quick}"
+            )
         late = self.text(values, node, what, "late", _is_late_policy) if "late" in values else None
         if when is None or run is None or None in roles.values():
             return None

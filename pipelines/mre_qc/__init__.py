@@ -129,16 +129,17 @@ class _Answer:
             regions=regions,
             measurements=self._exam_measurements(),
             evaluations=(
-                Evaluation("study_quality", "diagnostic" if self.exam.is_diagnostic else "non_diagnostic"),
-                *(Evaluation("quality_finding", reason) for reason in self.exam.reasons),
+                *self._exam_evaluations(),
                 Evaluation("method", "mr_elastography"),
                 *self._source(),
             ),
             images=tuple(self._statement(place, index) for place, index in enumerate(self.on_grid)),
             maps=maps,
             shown=self._shown(),
-            verdict=in_one_word(self.exam),
-            headline=in_one_line(self.exam, self.verdicts, self.stiffness, self.hz, self.limits),
+            verdict=in_one_word(self.exam, more_to_come=self.study.more_to_come),
+            headline=in_one_line(
+                self.exam, self.verdicts, self.stiffness, self.hz, self.limits, more_to_come=self.study.more_to_come
+            ),
             warnings=self._warnings(),
             remarks=self._remarks(),
             summary=self._summary(),
@@ -150,6 +151,15 @@ class _Answer:
             return ()
         own = self.stiffness.source == "inversion"
         return (Evaluation("stiffness_source", "own_inversion" if own else "scanner_elastogram"),)
+
+    def _exam_evaluations(self) -> tuple[Evaluation, ...]:
+        """The verdict on the exam; slices that are still to come may only make it better, so no bad one before them."""
+        if self.study.more_to_come and not self.exam.is_diagnostic:
+            return ()
+        return (
+            Evaluation("study_quality", "diagnostic" if self.exam.is_diagnostic else "non_diagnostic"),
+            *(Evaluation("quality_finding", reason) for reason in self.exam.reasons),
+        )
 
     def _exam_measurements(self) -> tuple[Measurement, ...]:
         found = [

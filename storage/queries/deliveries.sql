@@ -17,19 +17,22 @@ SELECT count(DISTINCT coalesce(batch::text, '')) FROM delivery
 -- claim_batch --
 -- Take what may be sent to a destination now: what is due (waiting, and its time has come, or its sender fell silent)
 -- and has nothing of the same study before it that is not. Studies whose first object has failed least often go first,
--- so that one that breaks every association does not stand before all others; then the oldest.
+-- so that one that breaks every association does not stand before all others; then those for which somebody waits
+-- (jobs of an urgent queue); then the oldest.
 WITH unfinished AS (
-    SELECT delivery.id, study_instance_uid, job_id, place, attempts,
-           CASE state WHEN 'waiting' THEN not_before <= now() ELSE lease_until < clock_timestamp() END AS is_due
-      FROM delivery JOIN result ON result.id = result_id
-     WHERE destination = %(destination)s AND state IN ('waiting', 'sending')
+    SELECT delivery.id, result.study_instance_uid, job_id, place, delivery.attempts,
+           CASE delivery.state WHEN 'waiting' THEN not_before <= now() ELSE delivery.lease_until < clock_timestamp() END
+           AS is_due, queue = ANY(%(urgent)s) AS is_urgent
+      FROM delivery JOIN result ON result.id = result_id JOIN job ON job.id = job_id
+     WHERE destination = %(destination)s AND delivery.state IN ('waiting', 'sending')
 ), in_order AS (
     SELECT id, study_instance_uid, job_id, place, bool_and(is_due) OVER in_study AS is_free,
-           first_value(attempts) OVER in_study AS failures, min(id) OVER (PARTITION BY study_instance_uid) AS oldest
+           first_value(attempts) OVER in_study AS failures, min(id) OVER (PARTITION BY study_instance_uid) AS oldest,
+           bool_or(is_urgent) OVER (PARTITION BY study_instance_uid) AS is_urgent
       FROM unfinished
     WINDOW in_study AS (PARTITION BY study_instance_uid ORDER BY job_id, place, id)
 ), chosen AS MATERIALIZED (
-    SELECT id, row_number() OVER (ORDER BY failures, oldest, job_id, place, id) AS turn
+    SELECT id, row_number() OVER (ORDER BY failures, is_urgent DESC, oldest, job_id, place, id) AS turn
       FROM in_order WHERE is_free
      ORDER BY turn
      LIMIT %(limit)s
@@ -44,6 +47,19 @@ WITH unfinished AS (
 SELECT taken.*, job_id, study_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, kind
   FROM taken JOIN result ON result.id = taken.result_id JOIN chosen ON chosen.id = taken.id
  ORDER BY turn;
+
+-- urgent --
+-- Does something wait here, and may be sent, for which somebody waits?
+WITH unfinished AS (
+    SELECT result.study_instance_uid, job_id, place, delivery.id, delivery.state = 'waiting' AND not_before <= now()
+           AS is_due, queue = ANY(%(urgent)s) AS is_urgent
+      FROM delivery JOIN result ON result.id = result_id JOIN job ON job.id = job_id
+     WHERE destination = %(destination)s AND delivery.state IN ('waiting', 'sending')
+), in_order AS (
+    SELECT is_urgent, bool_and(is_due) OVER (PARTITION BY study_instance_uid ORDER BY job_id, place, id) AS is_free
+      FROM unfinished
+)
+SELECT EXISTS (SELECT FROM in_order WHERE is_free AND is_urgent);
 
 -- extend --
 -- The sender lives: move the leases on.

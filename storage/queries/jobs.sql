@@ -4,19 +4,24 @@ SELECT FROM study WHERE study_instance_uid = %(study_instance_uid)s FOR NO KEY U
 
 -- request --
 -- A job for these inputs unless there is one, whatever answered it. Asked for once more on purpose: unless one waits.
-INSERT INTO job (study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, report_refusal, created_at,
-                 rung_at)
+-- A part of an exam is answered only while nothing else of the study is on its way through the pipeline.
+INSERT INTO job (study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, report_refusal, partial,
+                 created_at, rung_at)
 SELECT %(study_instance_uid)s, %(pipeline)s, %(fingerprint)s, %(rule)s, %(inputs)s, %(send_to)s, %(queue)s,
-       %(report_refusal)s, clock_timestamp(), now()
+       %(report_refusal)s, %(partial)s, clock_timestamp(), now()
  WHERE NOT EXISTS (
     SELECT FROM job
      WHERE study_instance_uid = %(study_instance_uid)s AND pipeline = %(pipeline)s AND fingerprint = %(fingerprint)s
        AND CASE WHEN %(again)s THEN state = 'waiting' ELSE state <> 'superseded' END)
+   AND (%(partial)s::text = '' OR NOT EXISTS (
+    SELECT FROM job
+     WHERE study_instance_uid = %(study_instance_uid)s AND pipeline = %(pipeline)s
+       AND state IN ('waiting', 'running')))
 ON CONFLICT (study_instance_uid, pipeline, fingerprint, edition) WHERE state NOT IN ('superseded', 'failed')
 DO NOTHING
 RETURNING id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
           created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
-          predecessor_id;
+          predecessor_id, partial;
 
 -- supersede --
 -- Jobs of the same study and pipeline that still wait with other inputs will not run.
@@ -62,7 +67,7 @@ UPDATE job
           AND other.state = 'running')
 RETURNING id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
           created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
-          predecessor_id;
+          predecessor_id, partial;
 
 -- note_edition --
 -- What is about to answer this worker's job; no row: these inputs have been answered by it already.
@@ -87,6 +92,12 @@ SELECT waiting.queue, 'run_job', waiting.id::text
 -- The worker lives: move the lease on, if it is still this worker's.
 UPDATE job SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
  WHERE id = %(id)s AND state = 'running' AND lease_owner = %(owner)s;
+
+-- is_outdone --
+-- A part of an exam needs no answer any more when a job with all of it waits already.
+SELECT EXISTS (
+    SELECT FROM job early JOIN job newer USING (study_instance_uid, pipeline)
+     WHERE early.id = %(id)s AND early.partial <> '' AND newer.id > early.id AND newer.state = 'waiting');
 
 -- finish --
 -- End the job, if it is still this worker's; no row: the lease was lost, somebody else decides.
@@ -121,7 +132,7 @@ WITH expired AS (
      WHERE id IN (SELECT id FROM expired)
     RETURNING id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
               created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
-          predecessor_id
+          predecessor_id, partial
 ), rung AS (
     INSERT INTO outbox (queue, task, argument)
     SELECT queue, 'run_job', id::text FROM changed WHERE state = 'waiting' ORDER BY changed.id
@@ -146,13 +157,19 @@ WITH oldest AS (
     RETURNING id, queue
 )
 INSERT INTO outbox (queue, task, argument)
-SELECT queue, 'run_job', id::text FROM rung ORDER BY rung.id;
+SELECT told.queue, 'run_job', told.id::text
+  FROM (SELECT id, queue FROM rung
+         UNION ALL
+        SELECT id, listener
+          FROM rung JOIN unnest(%(queues)s::text[], %(listeners)s::text[]) AS listens (queue, listener) USING (queue)
+       ) AS told
+ ORDER BY told.id, told.queue;
 
 -- get --
 -- One job.
 SELECT id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
        created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
-          predecessor_id
+          predecessor_id, partial
   FROM job
  WHERE id = %(id)s;
 
@@ -160,7 +177,7 @@ SELECT id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, que
 -- The jobs of a study in order of their making.
 SELECT id, study_instance_uid, pipeline, fingerprint, rule, inputs, send_to, queue, state, reason, attempts,
        created_at, started_at, finished_at, lease_owner, lease_until, result, report_refusal, edition,
-          predecessor_id
+          predecessor_id, partial
   FROM job
  WHERE study_instance_uid = %(study_instance_uid)s
  ORDER BY id;

@@ -16,6 +16,7 @@ from dicom_node.encoding.package import Package
 from dicom_node.encoding.results import EncodedObject
 from dicom_node.encoding.sources import InvalidResult
 from dicom_node.routing.configuration import load_configuration
+from storage.records import Job
 
 STUDY = "2.25.4711"
 
@@ -35,17 +36,21 @@ def test_packages_of_a_rules_destinations() -> None:
         "  a: {type: folder, path: /a}\n"
         "  b: {type: folder, path: /b, objects: [sr_text], fall_backs: false}\n"
     )
-    assert packages_for(configuration, ["a", "b", "gone"], "ct_lesion") == {
+    job = mock.Mock(spec=Job, pipeline="ct_lesion", send_to=("a", "b", "gone"), partial="")
+    assert packages_for(configuration, job) == {
         "a": Package(),
         "b": Package(("sr_text",), fall_backs=False),
         "gone": Package(),
     }
+    job.pipeline = "mre_qc"
     with_picture = Package(("seg", "pm", "sc", "sr"))
-    assert packages_for(configuration, ["a", "b", "gone"], "mre_qc") == {
+    assert packages_for(configuration, job) == {
         "a": with_picture,
         "b": Package(("sr_text",), fall_backs=False),
         "gone": with_picture,
     }
+    job.partial = "2 of 4 slices"  # reports alone
+    assert [package.kinds for package in packages_for(configuration, job).values()] == [("sr",), ("sr_text",), ("sr",)]
 
 
 def test_two_destinations_with_different_reports_of_one_job(lab: Lab) -> None:

@@ -204,3 +204,14 @@ def test_what_late_images_do_is_said_per_rule() -> None:
     assert problems(head + ", late: never}\n") == [
         "line 2: rule 'a': late 'never': one of rerun, alert, ignore is needed"
     ]
+
+
+def test_stat_is_for_pipelines_that_answer_slice_by_slice() -> None:
+    head = "rules:\n  - {name: a, when: {attribute: Modality, equals: MR}, run: mre_qc, send_to: []"
+    plain, urgent = (load_configuration(head + end).rules[0] for end in ("}\n", ", stat: true}\n"))
+    assert (plain.stat, urgent.stat, urgent.queue) == (False, True, "stat")
+    assert plain.queue != "stat"
+    assert problems(head + ", stat: soon}\n") != []
+    assert problems(head.replace("mre_qc", "ct_lesion") + ", stat: true}\n") == [
+        "line 2: rule 'a': stat is for pipelines that answer in seconds, slice by slice: mre_qc"
+    ]

@@ -63,6 +63,27 @@ def test_deliveries_from_creation_to_arrival(connection: Connection) -> None:
     assert [d.attempts for d in claimed(connection)] == [1]
 
 
+def test_what_somebody_waits_for_goes_first(connection: Connection) -> None:
+    """A stat result overtakes other studies', never what precedes it in its own."""
+    for number in range(3):
+        made = job(connection, study=f"1.2.{40 + number}")
+        deliver(connection, [result(connection, made, f"1.9.{number}")], "pacs")
+    assert not deliveries.urgent(connection, "pacs")
+    seg = result(connection, job(connection, study="1.2.50"), "1.9.10", kind="seg", place=0)
+    stat = jobs.request(connection, "1.2.50", "mre_qc", "f", "r", {}, ["pacs"], "stat")
+    assert stat is not None
+    deliver(connection, [seg, result(connection, stat, "1.9.11")], "pacs")
+    assert deliveries.urgent(connection, "pacs")
+    assert not deliveries.urgent(connection, "archive")
+    batch = claimed(connection, 3)
+    assert sops(batch) == ["1.9.10", "1.9.11", "1.9.0"]
+    assert not deliveries.urgent(connection, "pacs")
+    deliveries.give_back(connection, [batch[1].id])
+    assert not deliveries.urgent(connection, "pacs")  # its study's SEG is still on the way
+    deliveries.delivered(connection, batch[0].id, 0)
+    assert deliveries.urgent(connection, "pacs")
+
+
 def test_what_was_not_tried_does_not_count(connection: Connection) -> None:
     deliver(connection, [result(connection, job(connection))], "pacs")
     for _ in range(3):

@@ -6,6 +6,7 @@ from storage_rows import announced, at_once, job, result
 
 from storage import jobs, outbox, results
 from storage.database import Connection, connect
+from storage.records import Job
 
 
 @pytest.mark.parametrize("server", ["database_server", "oldest_database_server"])
@@ -51,6 +52,39 @@ def test_of_concurrent_requests_with_different_inputs_one_stays(fresh_database_u
     with connect(fresh_database_url) as connection:
         assert jobs.counts(connection)["waiting"] == 1
         assert jobs.counts(connection)["superseded"] == 8
+
+
+def test_a_part_of_an_exam_waits_for_its_turn_and_makes_way(connection: Connection):
+    """One job at a time is on its way; all of the exam outdoes a part of it that runs."""
+
+    def ask(fingerprint: str, partial: str = "") -> Job | None:
+        return jobs.request(connection, "1.2.30", "ct_lesion", fingerprint, "r", {}, [], "stat", partial=partial)
+
+    whole = job(connection, "f0")
+    jobs.claim(connection, whole.id, "w", 5)
+    jobs.finish(connection, whole.id, "w", "done", "", {})
+    first = ask("p1", "1 slice")
+    assert first is not None
+    assert first.partial == "1 slice"
+    assert ask("p2", "2 slices") is None
+    assert jobs.claim(connection, first.id, "w", 5) is not None
+    assert ask("p2", "2 slices") is None
+    assert not jobs.is_outdone(connection, first.id)
+    assert ask("f1") is not None
+    assert jobs.is_outdone(connection, first.id)
+    jobs.finish(connection, first.id, "w", "superseded", "", None)
+    assert ask("p2", "2 slices") is None
+
+
+def test_an_urgent_job_that_nobody_takes_is_told_to_others_too(fresh_database_url):
+    with connect(fresh_database_url) as connection:
+        job(connection, "f0")
+        made = jobs.request(connection, "1.2.30", "mre_qc", "f1", "r", {}, [], "stat")
+        assert made is not None
+        outbox.delete(connection, [message.id for message in outbox.take(connection, 10)])
+        jobs.overdue(connection, 5, ring_again_s=-1, stand_ins={"stat": "gpu"})
+        told = [(message.queue, message.argument) for message in outbox.take(connection, 10)]
+    assert [row for row in told if row[0] != "cpu"] == [("gpu", str(made.id)), ("stat", str(made.id))]
 
 
 def test_a_running_job_is_not_superseded_and_a_superseded_one_comes_back(connection: Connection):
