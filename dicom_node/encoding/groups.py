@@ -5,8 +5,9 @@ the report is shown; groups with one Tracking UID are merged; of a group with a 
 values and units of its numbers and the finding site, of one without a region also its comments, a line each. So each
 finding has a planar group (TID 1410) with its outline on its largest slice, and a volumetric group (TID 1411) that
 refers to its Segment, under one Tracking UID. What concerns an image or the exam as a whole is a group (TID 1501)
-whose numbers are inferred from a point. That of the exam comes last and lies on an image without an outline, for texts
-of two groups on one image cover each other. A viewer prints five lines at most, so what must be read comes first.
+whose numbers are inferred from a point. That of the exam lies on an image without an outline where there is one, for
+texts of two groups on one image cover each other. It comes last, but first where there is no finding: then it is the
+answer. A viewer prints five lines at most, so what must be read comes first.
 """
 
 from collections.abc import Iterable, Sequence
