@@ -210,13 +210,14 @@ def _exam_group(reported: Reported, algorithm: Sequence[Dataset]) -> Dataset:
         of_liver = [item for item in findings.measurements if item.concept in ("volume", "liver_volume")]
         _check_volumes(organ.label, of_liver, voxels, reported)
     shown = findings.measurements or (Measurement("images_analysed", len(reported.images.slices), "{images}"),)
-    texts = [findings.headline, disclaimer(reported.provenance), *(f"Note: {text}" for text in findings.warnings)]
+    texts = [disclaimer(reported.provenance), *(f"Note: {text}" for text in findings.warnings)]
     texts += findings.remarks
     items = [
         *_group(reported, EXAM, algorithm, None, "liver", findings.evaluations),
+        *comments([reported.words(findings.headline)] if findings.headline else []),  # before all numbers
         *numbers(shown, reported.exam_mark),
         *statements(findings.evaluations),
-        *comments(reported.words(text) for text in texts if text),
+        *comments(reported.words(text) for text in texts),
     ]
     return content.container("measurement_group", items, template="1501")
 
