@@ -10,6 +10,7 @@ from dicom_node.analysis import Answer
 from dicom_node.encoding.package import FALL_BACKS, KINDS, Package
 from dicom_node.routing.configuration import Configuration
 from dicom_node.routing.reply import route_to_sender
+from pipelines.catalogue import PIPELINES
 from storage.database import Connection
 from storage.deliveries import Order
 from storage.records import Delivery, Job, Result
@@ -32,7 +33,10 @@ def packages_for(configuration: Configuration, job: Job) -> dict[str, Package]:
     Of a part of an exam reports alone: the archive is not to keep regions and pictures of it.
     """
     known = configuration.destinations
-    packages = {name: known[name].package if name in known else Package() for name in job.send_to}
+    besides = PIPELINES[job.pipeline].objects if job.pipeline in PIPELINES else ()
+    packages = {
+        name: known[name].package(besides) if name in known else Package().with_kinds(besides) for name in job.send_to
+    }
     return {name: package.reports_alone if job.partial else package for name, package in packages.items()}
 
 

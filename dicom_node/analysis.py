@@ -18,6 +18,9 @@ from dicom_node.errors import UnreadableSeries
 from pipelines.findings import Findings, UnsuitableInput
 from pipelines.pipeline import Pipeline, Predictor
 
+#: Key of the input images that no slice is shown by, beside the roles.
+OTHERS = "others"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -68,10 +71,11 @@ def analyse(
     sources, pixels = decoded.sources, decoded.pixels.get(findings.role)
     frames = decoded.frame_numbers.get(findings.role)
     findings, provenance, followed = tracked(findings, sources, provenance, earlier, frames)
+    read = {**sources, OTHERS: decoded.others} if decoded.others else sources
     objects, made_for = _encoded(
         packages,
         lambda package: encode_results(
-            findings, sources, provenance, frame_numbers=frames, package=package, pixels=pixels
+            findings, read, provenance, frame_numbers=frames, package=package, pixels=pixels
         ),
     )
     clock.lap("encode")
@@ -141,6 +145,7 @@ def _result(
         "seconds": {name: round(clock.seconds.get(name, 0.0), 3) for name in ("read", "prepare", "infer", "encode")},
         "inputs": {role: str(headers[0].SeriesInstanceUID) for role, headers in sources.items() if headers},
         "warnings": list(findings.warnings) if findings else [],
+        "remarks": list(findings.remarks) if findings else [],
         **summary,
     }
 

@@ -35,6 +35,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("disk", lambda: _disk(settings)),
         ("device", lambda: _device(settings)),
         ("models", lambda: _models(settings)),
+        ("site's settings of pipelines", _pipeline_settings),
     ]
     for name, check in checks:
         yield _examined(name, check)
@@ -95,6 +96,16 @@ def _models(settings: Settings) -> str:
     names = sorted({name for pipeline in PIPELINES.values() for name in pipeline.bundles})
     bundles = open_bundles(names, settings)
     return ", ".join(f"{name} {bundle.version} sha256 {bundle.sha256[:12]}" for name, bundle in bundles.items())
+
+
+def _pipeline_settings() -> str:
+    """Tables that a site may edit can be used: a wrong one fails every job of its pipeline."""
+    found = [
+        f"{name} {key} {value[:27]}"
+        for name, pipeline in PIPELINES.items()
+        for key, value in pipeline.configuration().items()
+    ]
+    return "; ".join(found) or "there are none"
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:

@@ -87,6 +87,7 @@ def _work(node: Node, job: Job) -> Answer:
         pipeline=pipeline,
         bundles=bundles,
         fingerprint=job.fingerprint,
+        configuration=pipeline.configuration(),
         created_at=job.created_at,  # not "now": a second attempt must give the same bytes
         predecessors=earlier.reports,
         partial=job.partial,
@@ -103,7 +104,7 @@ def _work(node: Node, job: Job) -> Answer:
         provenance,
         report_refusal=job.report_refusal,
         earlier=earlier.findings,
-        packages=packages or [Package()],
+        packages=packages or [Package().with_kinds(pipeline.objects)],
         between_steps=lambda: _check_wanted(node, job),
     )
 

@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     torch_threads: int = Field(0, description="threads of one inference worker; 0: all cores / workers", ge=0)
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     bundles_dir: Path | None = Field(None, description="a site's own bundles; one of the same name replaces ours")
+    mre_qc_thresholds: Path | None = Field(
+        None, description="a site's own copy of pipelines/mre_qc/thresholds.yaml; empty: the shipped one"
+    )
     job_timeout_s: float = Field(
         900.0, description="a job running for so long is stuck: its worker ends and is replaced"
     )

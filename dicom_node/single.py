@@ -9,6 +9,8 @@ from typing import Any
 from dicom_node.analysis import Answer, analyse, refuse
 from dicom_node.decoding import load_ct_volume
 from dicom_node.decoding.ct import ct_lesion_input
+from dicom_node.encoding.capture import write_png
+from dicom_node.encoding.package import WITHOUT_FALL_BACKS
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.errors import NodeError, UnreadableSeries
 from dicom_node.folder import FolderInputs, inputs_from_folder
@@ -31,6 +33,8 @@ def run_on_folder(pipeline: Pipeline, folder: Path, out_dir: Path, settings: Set
     out_dir.mkdir(parents=True, exist_ok=True)
     for item in answer.objects:
         (out_dir / f"{item.kind}.dcm").write_bytes(item.data)
+        if item.kind == "sc":
+            write_png(item.data, out_dir / "summary.png")
     (out_dir / "result.json").write_text(json.dumps(answer.result, indent=1))
     return answer
 
@@ -82,6 +86,7 @@ def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predict
         pipeline=pipeline,
         bundles=bundles,
         fingerprint=inputs.fingerprint,
+        configuration=pipeline.configuration(),
         created_at=datetime.now(UTC),
     )
     if inputs.missing:
@@ -91,4 +96,5 @@ def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predict
             needed = "any of: " + "; ".join(role.meaning for role in pipeline.roles if role.name in named)
         reason = f"The study lacks what {pipeline.name} needs: {needed}. Found: {inputs.missing}"
         return refuse(pipeline, {"": inputs.any_paths}, bundles, provenance, reason)
-    return analyse(pipeline, inputs.paths, bundles, provenance)
+    package = WITHOUT_FALL_BACKS.with_kinds(pipeline.objects)
+    return analyse(pipeline, inputs.paths, bundles, provenance, packages=[package])

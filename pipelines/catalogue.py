@@ -39,6 +39,7 @@ PIPELINES: dict[str, Pipeline] = {
             queue="gpu",
             module="pipelines.mre_qc",
             any_of=MRE_ANY_OF,
+            objects=("sc",),  # a picture for the console: an exam to repeat has neither Segmentation nor map
             answers_per_slice=True,
         ),
     )

@@ -65,6 +65,7 @@ class ImageStatement:
     label: str  # for people: "Slice 2"
     measurements: tuple[Measurement, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    remark: str = ""  # for people, in words: "repeat the breath-hold at end-expiration"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Map:
     concept: str  # "elasticity"
     unit: str  # UCUM
     values: NDArray[np.float32]  # [slice, row, column] on the grid of Findings.role; NaN where there is none
+    shown_range: tuple[float, float] | None = None  # in which readers are used to see it; None: that of its values
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ class Findings:
     planar: tuple[PlanarFinding, ...] = ()  # findings on images that have no place in space
     images: tuple[ImageStatement, ...] = ()
     maps: tuple[Map, ...] = ()
+    shown: tuple[Map, ...] = ()  # maps of the source for the page that sums up alone: they are sent in no object
+    verdict: str = ""  # the answer in a word, where a list of series should show it: "REPEAT"
     headline: str = ""  # the answer in one line: "3 lesions: 2 malignant, 1 benign"
     warnings: tuple[str, ...] = ()  # what the reader should know: "arterial phase is early"
+    remarks: tuple[str, ...] = ()  # how it was come by: what was read, where limits come from
     summary: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's own part of result.json, plain JSON
     seconds: Mapping[str, float] = field(default_factory=dict)  # "prepare", "infer"

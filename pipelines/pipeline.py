@@ -69,8 +69,18 @@ class Pipeline:
     module: str  # has run(input, bundles) -> Findings
     #: sets of optional roles of which at least one must be bound whole; empty: the required roles suffice
     any_of: tuple[tuple[str, ...], ...] = ()
+    #: kinds of result objects that go with the usual ones, to destinations that do not state what they want
+    objects: tuple[str, ...] = ()
     #: may be run on the slices that are whole while others are on their way, as `more_to_come` of its input then says
     answers_per_slice: bool = False
+
+    def configuration(self) -> Mapping[str, str]:
+        """Settings of the site that change the answer, for its provenance; imports the pipeline's module.
+
+        Raises ValueError or OSError where they cannot be used.
+        """
+        found: Mapping[str, str] = getattr(import_module(self.module), "configuration", dict)()
+        return found
 
     def load(self) -> Run:
         """Import the pipeline's module (and with it torch) and return its run function."""

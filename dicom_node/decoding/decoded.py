@@ -19,3 +19,5 @@ class Decoded:
     frame_numbers: Mapping[str, Sequence[int]] = field(default_factory=dict)
     #: role -> values [slice, row, column] or RGB uint8 [slice, row, column, 3], for pictures in the results
     pixels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    #: headers of what was read besides `sources`, such as further phase offsets: results name them as evidence
+    others: Sequence[Dataset] = ()

@@ -95,11 +95,15 @@ def mre_input(paths: Mapping[str, Sequence[Path]], *, threads: int = 2) -> Decod
             del file.dataset.PixelData  # headers live on with the job; pixels are in the arrays now
     rows = {role: found for role, found in rows.items() if found}
     value = _input(rows, arrays, normal, files.values(), notes)
+    sources = {role: _headers(found) for role, found in rows.items()}
+    shown = {id(header) for headers in sources.values() for header in headers}
+    used = (image.frame.dataset for found in rows.values() for row in found for image in row.images)
     return Decoded(
         value,
-        {role: _headers(found) for role, found in rows.items()},
+        sources,
         {role: [row.images[0].frame.index + 1 for row in found] for role, found in rows.items() if _is_framed(found)},
         _pictures(arrays),
+        tuple({id(header): header for header in used if id(header) not in shown}.values()),
     )
 
 

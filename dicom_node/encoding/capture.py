@@ -4,10 +4,13 @@ Of the Secondary Capture classes the old single-frame one, uncompressed RGB: the
 archives.
 """
 
+from io import BytesIO
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicom_node.encoding.fonts import font
@@ -37,7 +40,7 @@ def capture(
         provenance,
         role=role,
         series_number=provenance.series_number("sc"),
-        series_description=series_description(provenance),
+        series_description=series_description(provenance, page.verdict),
         own_codes=False,
     )
     dataset.ConversionType = "WSD"
@@ -61,6 +64,11 @@ def capture(
     dataset.PixelData = pixels.tobytes()
     dataset["PixelData"].VR = "OB"
     return dataset
+
+
+def write_png(data: bytes, target: Path) -> None:
+    """The picture of a Secondary Capture of ours, for those without a viewer. data : the Part 10 file."""
+    Image.fromarray(dcmread(BytesIO(data)).pixel_array).save(target, format="PNG")
 
 
 def drawn(page: Page) -> NDArray[np.uint8]:

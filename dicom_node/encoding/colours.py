@@ -47,7 +47,11 @@ class Scale:
 
 
 def scale_of(map_: Map) -> Scale:
-    """Colours over the usual values of a map, between round numbers. The map must have a value."""
+    """Colours over the range in which readers see such a map; without one over its own usual values, between round
+    numbers. The map must have a value.
+    """
+    if map_.shown_range is not None:
+        return Scale(map_.label, unit_text(map_.unit), *map_.shown_range)
     some = map_.values.ravel()[:: 1 + map_.values.size // 1_000_000]  # of large maps a part tells enough
     valid = some[np.isfinite(some)]
     if not valid.size:

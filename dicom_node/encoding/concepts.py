@@ -59,6 +59,8 @@ _TABLE: dict[str, Concept] = {
     "neoplasm_secondary": Concept("SCT", "14799000", "Neoplasm, Secondary", "PS3.16 CID 7151"),
     "hemangioma": Concept("SCT", "400210000", "Hemangioma", "PS3.16 CID 6030"),
     "anatomical_structure": Concept("SCT", "91723000", "Anatomical Structure", "PS3.16 CID 7150"),
+    "spatial_concept": Concept("SCT", "309825002", "Spatial and Relational Concept", "PS3.16 CID 7150"),
+    "measured_area": Concept("DCM", "111099", "Selected region", "PS3.16 CID 6016; the Segment's label says of what"),
     "abnormal_structure": Concept("SCT", "49755003", "Morphologically Abnormal Structure", "PS3.16 CID 7150"),
     # numbers
     "long_axis": Concept("SCT", "103339001", "Long axis", "PS3.16 CID 7469"),
@@ -137,6 +139,9 @@ _TABLE: dict[str, Concept] = {
     "S3": _private("S3", "S3: severe"),
     "method": Concept("SCT", "370129005", "Measurement Method", "PS3.16 CID 9000"),
     "mr_elastography": _private("MRE", "MR elastography"),
+    "stiffness_source": _private("STIFFNESS_SOURCE", "Where the stiffness is from"),
+    "scanner_elastogram": _private("ELASTOGRAM", "Elastogram of the scanner"),
+    "own_inversion": _private("OWN_INVERSION", "Inversion by this software"),
     "transient_elastography": _private("TE", "Transient elastography"),
     "point_shear_wave": Concept("DCM", "130616", "Point Shear Wave Elastography", "PS3.16 CID 12224"),
     "shear_wave_2d": Concept("DCM", "130609", "2D Shear Wave Elastography", "PS3.16 CID 12224"),

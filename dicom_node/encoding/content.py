@@ -15,9 +15,9 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataelem import RawDataElement
 from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag, Tag
-from pydicom.valuerep import DSfloat
 
 from dicom_node.encoding.concepts import concept, unit
+from dicom_node.encoding.decimals import decimal_string
 from dicom_node.encoding.header import keep_raw
 
 Relationship = Literal[
@@ -79,12 +79,11 @@ def number(
     relationship: Relationship = "CONTAINS",
     inferred_from: Sequence[Dataset] = (),
 ) -> Dataset:
-    """A NUM with its UCUM unit. `value` is written with at most 16 characters (VR DS), a whole number without a dot."""
+    """A NUM with its UCUM unit."""
     item = _item("NUM", name, relationship)
     measured = Dataset()
     _set_code(measured, _UNITS_CODE, unit(ucum))
-    value = float(value)
-    measured.NumericValue = str(int(value)) if value.is_integer() else DSfloat(value, auto_format=True)
+    measured.NumericValue = decimal_string(value)
     item.MeasuredValueSequence = [measured]
     if inferred_from:
         item.ContentSequence = list(inferred_from)

@@ -41,7 +41,7 @@ def document(
         provenance,
         role=role,
         series_number=provenance.series_number("pdf"),
-        series_description=series_description(provenance),
+        series_description=series_description(provenance, page.verdict),
         own_codes=False,
     )
     dataset.ConversionType = "WSD"

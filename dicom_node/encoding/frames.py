@@ -16,8 +16,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag
-from pydicom.valuerep import DSfloat, format_number_as_ds
 
+from dicom_node.encoding.decimals import LONGEST, decimal_string
 from dicom_node.encoding.header import add_code
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.encoding.sources import SourceSlice, SourceStack
@@ -101,7 +101,7 @@ def shared_groups(stack: SourceStack) -> Dataset:
     """Pixel Measures and Plane Orientation (Patient) of the source (PS3.3 C.7.6.16.2.1 and .4)."""
     measures, orientation, groups = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = stack.pixel_spacing
-    measures.SpacingBetweenSlices = DSfloat(stack.slice_spacing_mm, auto_format=True)
+    measures.SpacingBetweenSlices = decimal_string(stack.slice_spacing_mm)
     measures.SliceThickness = stack.slice_thickness or measures.SpacingBetweenSlices
     orientation.ImageOrientationPatient = stack.orientation
     groups.PixelMeasuresSequence = [measures]
@@ -170,7 +170,7 @@ def _frame_number(source: SourceSlice) -> bytes:
 def _decimal(value: Any) -> str:
     """A DS as the source wrote it; at most 16 characters."""
     text = str(getattr(value, "original_string", None) or value).strip()
-    return text if len(text) <= 16 else format_number_as_ds(float(value))
+    return text if len(text) <= LONGEST else decimal_string(float(value))
 
 
 def _tag(keyword: str) -> BaseTag:

@@ -5,8 +5,9 @@ the report is shown; groups with one Tracking UID are merged; of a group with a 
 values and units of its numbers and the finding site, of one without a region also its comments, a line each. So each
 finding has a planar group (TID 1410) with its outline on its largest slice, and a volumetric group (TID 1411) that
 refers to its Segment, under one Tracking UID. What concerns an image or the exam as a whole is a group (TID 1501)
-whose numbers are inferred from a point. That of the exam comes last and lies on an image without an outline, for texts
-of two groups on one image cover each other. A viewer prints five lines at most, so what must be read comes first.
+whose numbers are inferred from a point. That of the exam lies on an image without an outline where there is one, for
+texts of two groups on one image cover each other. It comes last, but first where there is no finding: then it is the
+answer. A viewer prints five lines at most, so what must be read comes first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,8 +46,10 @@ def measurement_groups(reported: Reported, segmentation: Dataset | None) -> list
     for finding in reported.findings.findings:
         groups += _finding_groups(reported, finding, segmentation, algorithm)
     groups += [_planar_group(reported, finding, algorithm) for finding in reported.findings.planar]
-    groups += [_image_group(reported, statement, algorithm) for statement in reported.findings.images]
-    return [*groups, _exam_group(reported, algorithm)]
+    exam = _exam_group(reported, algorithm)
+    if not groups:  # then the exam is what the answer is about: who reads the document as text reads that first
+        return [exam, *_image_groups(reported, algorithm)]
+    return [*groups, *_image_groups(reported, algorithm), exam]
 
 
 def algorithm_items(provenance: Provenance) -> list[Dataset]:
@@ -175,13 +178,18 @@ def _planar_group(reported: Reported, finding: PlanarFinding, algorithm: Sequenc
     return content.container("measurement_group", items, template="1410")
 
 
+def _image_groups(reported: Reported, algorithm: Sequence[Dataset]) -> list[Dataset]:
+    return [_image_group(reported, statement, algorithm) for statement in reported.findings.images]
+
+
 def _image_group(reported: Reported, statement: ImageStatement, algorithm: Sequence[Dataset]) -> Dataset:
     """TID 1501 of what is true of one image. Viewers print no coded statements, so those are said in a comment too."""
     source = reported.images.slices[statement.image]
     shown = statement.measurements or (
         Measurement("image_number", source.frame_number or source.instance_number or statement.image + 1, "1"),
     )
-    said = values_in_words(statement.evaluations)
+    said = values_in_words(item for item in statement.evaluations if item.concept != _METHOD)
+    said = "; ".join(part for part in (said, statement.remark) if part)
     # by the image: while slices of an exam are still on their way, "Slice 2" is not always the same one
     lasting_name = f"image {source.sop_instance_uid} {source.frame_number or ''}"
     items = [
@@ -202,12 +210,14 @@ def _exam_group(reported: Reported, algorithm: Sequence[Dataset]) -> Dataset:
         of_liver = [item for item in findings.measurements if item.concept in ("volume", "liver_volume")]
         _check_volumes(organ.label, of_liver, voxels, reported)
     shown = findings.measurements or (Measurement("images_analysed", len(reported.images.slices), "{images}"),)
-    texts = [findings.headline, disclaimer(reported.provenance), *(f"Note: {text}" for text in findings.warnings)]
+    texts = [disclaimer(reported.provenance), *(f"Note: {text}" for text in findings.warnings)]
+    texts += findings.remarks
     items = [
         *_group(reported, EXAM, algorithm, None, "liver", findings.evaluations),
+        *comments([reported.words(findings.headline)] if findings.headline else []),  # before all numbers
         *numbers(shown, reported.exam_mark),
         *statements(findings.evaluations),
-        *comments(reported.words(text) for text in texts if text),
+        *comments(reported.words(text) for text in texts),
     ]
     return content.container("measurement_group", items, template="1501")
 

@@ -128,13 +128,15 @@ def to_bytes(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def series_description(provenance: Provenance) -> str:
+def series_description(provenance: Provenance, verdict: str = "") -> str:
     """What every viewer shows of a result. At most 64 characters; lists cut it after about 25.
 
-    So what it must not be taken for comes first, then what it is, then what taught it.
+    So what it must not be taken for comes first, then the verdict if the answer has one, what it is, what taught it.
     """
-    words = "trained on simulation" if provenance.is_trained_on_simulation else "unverified"
     first = "PRELIMINARY RESEARCH" if provenance.partial else "RESEARCH"
+    if verdict:
+        return shortened(f"{first} {verdict}: {provenance.title}, unverified", 64)
+    words = "trained on simulation" if provenance.is_trained_on_simulation else "unverified"
     return shortened(f"{first} {provenance.title} {provenance.version}, {words}", 64)
 
 

@@ -1,6 +1,6 @@
 """Which objects a destination gets of one answer, and what it gets instead of those that it does not take."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -55,6 +55,11 @@ class Package:
     kinds: tuple[str, ...] = ("seg", "pm", "sr")
     omit_empty_frames: bool = True  # of Segmentations; some viewers want a frame for every slice
     fall_backs: bool = True
+
+    def with_kinds(self, kinds: Iterable[str]) -> "Package":
+        """The same with these kinds too."""
+        wanted = {*self.kinds, *kinds}
+        return replace(self, kinds=tuple(kind for kind in KINDS if kind in wanted))
 
     @property
     def reports_alone(self) -> "Package":

@@ -11,7 +11,7 @@ from dicom_node.encoding.views import View, Views
 
 _GAP = 10
 _CAPTION = 24
-_BAR = 60  # height of a colour bar with its words
+BAR = 60  # height of a colour bar with its words
 _LABEL = 15
 _MOST_NAMES = 4  # on one picture; more are cut to their last word, which is the number
 _SCALE_BARS_MM = (100, 50, 20, 10, 5)
@@ -21,21 +21,21 @@ def place_views(views: Views, place: Rect) -> list[Item]:
     """All pictures as large as they get side by side, colour bars below."""
     if not views.views:
         return []
-    height = place.height - _BAR * len(views.scales)
+    height = place.height - BAR * len(views.scales)
     cells = _grid(views.views, Rect(place.left, place.top, place.width, height))
     items: list[Item] = []
     for view, cell in zip(views.views, cells, strict=True):
         items += _placed(view, cell)
     top = max(cell.bottom for cell in cells) + 6
     for number, scale in enumerate(views.scales):
-        items += _colour_bar(scale, Rect(place.left, top + number * _BAR, min(place.width, 520), _BAR))
+        items += colour_bar(scale, Rect(place.left, top + number * BAR, min(place.width, 520), BAR))
     return items
 
 
 def _grid(views: Sequence[View], place: Rect) -> list[Rect]:
     """One cell per picture, in the number of columns that makes the pictures largest."""
     count = len(views)
-    aspect = max(_height_per_width(view) for view in views)
+    aspect = max(height_per_width(view) for view in views)
 
     def picture_width(columns: int) -> float:
         rows = -(-count // columns)
@@ -57,7 +57,7 @@ def _grid(views: Sequence[View], place: Rect) -> list[Rect]:
     ]
 
 
-def _height_per_width(view: View) -> float:
+def height_per_width(view: View) -> float:
     rows, columns = view.pixels.shape[:2]
     return rows * view.row_height / columns
 
@@ -65,8 +65,8 @@ def _height_per_width(view: View) -> float:
 def _placed(view: View, cell: Rect) -> list[Item]:
     """One picture with everything on it, and its caption."""
     rows, columns = view.pixels.shape[:2]
-    width = min(cell.width, (cell.height - _CAPTION) / _height_per_width(view))
-    place = Rect(cell.left, cell.top, width, width * _height_per_width(view))
+    width = min(cell.width, (cell.height - _CAPTION) / height_per_width(view))
+    place = Rect(cell.left, cell.top, width, width * height_per_width(view))
     items: list[Item] = [Picture(place, view.pixels)]
     to_page = np.asarray([place.width / columns, place.height / rows])
     taken: list[Rect] = []
@@ -82,8 +82,8 @@ def _placed(view: View, cell: Rect) -> list[Item]:
             taken.append(name)
             names.append(Text(name.left, name.bottom - 4, text, _LABEL, line.colour, bold=True, halo=True))
     items += names
-    items += _directions(view, place)
-    items += _scale_bar(view, place)
+    items += directions(view, place)
+    items += scale_bar(view, place)
     caption = fitted(view.caption, _LABEL, cell.width)
     items.append(Text(place.left, place.bottom + 17, caption, _LABEL, FAINT))
     return items
@@ -113,7 +113,7 @@ def _name_beside(label: str, points: np.ndarray, place: Rect, taken: Sequence[Re
     return min(rooms, key=lambda room: sum(room.overlaps(other) for other in taken))  # of equals the first
 
 
-def _directions(view: View, place: Rect) -> list[Item]:
+def directions(view: View, place: Rect) -> list[Item]:
     if view.letters is None:
         return []
     left, right, top, bottom = view.letters
@@ -126,7 +126,7 @@ def _directions(view: View, place: Rect) -> list[Item]:
     ]
 
 
-def _scale_bar(view: View, place: Rect) -> list[Item]:
+def scale_bar(view: View, place: Rect) -> list[Item]:
     """A bar of a round length, at most a third of the picture's width."""
     if view.pixel_mm is None:
         return []
@@ -142,7 +142,7 @@ def _scale_bar(view: View, place: Rect) -> list[Item]:
     ]
 
 
-def _colour_bar(scale: Scale, place: Rect) -> list[Item]:
+def colour_bar(scale: Scale, place: Rect) -> list[Item]:
     """Name and unit over the colours, values under them."""
     title = f"{scale.label}, {scale.unit}" if scale.unit else scale.label
     bar = Rect(place.left, place.top + 20, place.width, 14)

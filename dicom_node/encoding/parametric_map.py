@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ParametricMapStorage
-from pydicom.valuerep import DSfloat
 
 from dicom_node.encoding.concepts import is_own, unit
+from dicom_node.encoding.decimals import decimal_string
 from dicom_node.encoding.frames import (
     POSITION_INDEX,
     Frame,
@@ -91,7 +91,7 @@ def parametric_map(map_: Map, stack: SourceStack, provenance: Provenance, number
     add_dimensions(dataset, provenance, role, (POSITION_INDEX,))
     shared = shared_groups(stack)
     _add_quantity(shared, map_, stack, (min(lowest, padding), highest))
-    _add_display(shared, _window(valid))
+    _add_display(shared, map_.shown_range or _window(valid))
     dataset.SharedFunctionalGroupsSequence = [shared]
     rising = [int(index) for index in np.argsort(order_along_normal(stack))]
     add_frames(dataset, [Frame(index, ()) for index in rising], stack, "calculation")
@@ -147,8 +147,8 @@ def _add_display(groups: Dataset, window: tuple[float, float]) -> None:
     """Frame VOI LUT, identity rescale, frame type and anatomy, which the IOD requires (PS3.3 Table A.75-2)."""
     low, high = window
     voi, rescale, frame_type, anatomy = Dataset(), Dataset(), Dataset(), Dataset()
-    voi.WindowCenter = DSfloat((low + high) / 2, auto_format=True)
-    voi.WindowWidth = DSfloat(high - low, auto_format=True)
+    voi.WindowCenter = decimal_string((low + high) / 2)
+    voi.WindowWidth = decimal_string(high - low)
     voi.VOILUTFunction = "LINEAR_EXACT"  # LINEAR would need a width of 1 at least
     rescale.RescaleIntercept, rescale.RescaleSlope, rescale.RescaleType = 0, 1, "US"
     frame_type.FrameType = _IMAGE_TYPE

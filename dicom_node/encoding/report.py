@@ -80,7 +80,7 @@ def reports(reported: Reported, results: Results, kinds: Sequence[str]) -> dict[
             reported.provenance,
             kind=kind,
             role=f"{kind} {role}".strip(),
-            description=series_description(reported.provenance),
+            description=series_description(reported.provenance, reported.findings.verdict),
         )
         for kind in kinds
     }

@@ -99,10 +99,26 @@ def _image_objects(reported: Reported, package: Package) -> list[tuple[str, Data
         label_map = label_map_segmentation(segments, stack, provenance, omit_empty_frames=omit)
         if isinstance(label_map, Dataset):
             results.append(("seg_labelmap", label_map))
-    if "pm" in package.built:
+    if "pm" in package.built and _has_series_to_itself(stack, reported.sources):
         maps = [parametric_map(one, stack, provenance, number) for number, one in enumerate(reported.findings.maps, 1)]
         results += [("pm", one) for one in maps if one is not None]
     return results
+
+
+def _has_series_to_itself(stack: SourceStack, sources: Mapping[str, Sequence[Dataset]]) -> bool:
+    """Whether the source's Series holds nothing but the stack's images.
+
+    OHIF 3.13 lays a Parametric Map's frames over all images of the Series one by one, whatever they refer to: where
+    there are several per slice, such as phase offsets, it stops with an error and shows nothing.
+    """
+    series = stack.header.get("SeriesInstanceUID")
+    images = {
+        str(dataset.SOPInstanceUID): int(dataset.get("NumberOfFrames") or 1)
+        for datasets in sources.values()
+        for dataset in datasets
+        if dataset.get("SeriesInstanceUID") == series
+    }
+    return sum(images.values()) == len(stack.slices)
 
 
 def _pages(reported: Reported, package: Package, pixels: NDArray[Any] | None) -> list[tuple[str, Dataset]]:

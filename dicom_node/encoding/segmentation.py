@@ -40,6 +40,8 @@ _COLOURS = {
     "finding": (250, 150, 30),
     "region": (120, 150, 200),
 }
+#: Regions that are no organ but a part of one that a measurement was made on -> the organ.
+_AREAS_OF = {"measured_area": "liver"}
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,9 @@ def overlap(segments: Sequence[Segment], shape: tuple[int, int, int]) -> bool:
 
 def _segment_item(segment: Segment, stack: SourceStack, provenance: Provenance) -> Dataset:
     category = "anatomical_structure" if segment.site is None else "abnormal_structure"
+    site = segment.site
+    if segment.concept in _AREAS_OF:
+        category, site = "spatial_concept", _AREAS_OF[segment.concept]
     return hd.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=shortened(plain(segment.label, stack.header), 64),
@@ -276,7 +281,7 @@ def _segment_item(segment: Segment, stack: SourceStack, provenance: Provenance) 
         ),
         tracking_uid=segment.tracking_uid,
         tracking_id=shortened(plain(segment.tracking_id, stack.header), 64),
-        anatomic_regions=[concept(segment.site).code] if segment.site else None,
+        anatomic_regions=[concept(site).code] if site else None,
         display_color=hd.color.CIELabColor.from_rgb(*segment.colour),
     )
 

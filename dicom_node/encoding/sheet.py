@@ -88,4 +88,5 @@ class Page:
     title: str
     items: tuple[Item, ...]
     shown: tuple[int, ...] = ()  # indices of the source images that are on it
+    verdict: str = ""  # the answer in a word, for lists of series
     may_identify: bool = False  # whether a picture may carry names that the source's device wrote into it

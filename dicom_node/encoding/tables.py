@@ -24,7 +24,14 @@ _UNITS = {
     "um": "µm",
 }
 #: Names where the concept alone does not say of what, because in reports the finding site does.
-_NAMES = {"liver_volume": "Liver volume"}
+#: Shorter ones where they would be cut.
+_NAMES = {
+    "liver_volume": "Liver volume",
+    "diagnostic_probability": "P(diagnostic)",
+    "readable_area": "Readable area",
+    "area_of_region": "Measured area",
+    "driver_frequency": "Driver frequency",
+}
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ def text_report(reported: Reported, results: Results) -> Dataset:
     return _document(
         impressions=[findings.headline, disclaimer(provenance)],
         found=finding_lines(reported),
-        conclusions=[*findings.warnings, _maker(provenance)],
+        conclusions=[*findings.warnings, *findings.remarks, _maker(provenance)],
         header=reported.header,
         listed=evidence(reported.sources, [dataset for _, dataset in results]),
         provenance=provenance,
         role=role,
-        description=series_description(provenance),
+        description=series_description(provenance, findings.verdict),
     )
 
 
@@ -70,7 +70,8 @@ def finding_lines(reported: Reported) -> list[str]:
         for item in findings.planar
     ]
     said += [
-        _line(item.label, item.measurements, item.evaluations, None, slices[item.image]) for item in findings.images
+        _line(item.label, item.measurements, item.evaluations, None, slices[item.image], item.remark)
+        for item in findings.images
     ]
     said += [number_in_words(item) for item in findings.measurements]
     return said + [statement_in_words(item) for item in findings.evaluations]
@@ -82,9 +83,11 @@ def _line(
     evaluations: Iterable[Evaluation],
     kind: str | None,
     source: SourceSlice,
+    remark: str = "",
 ) -> str:
     """ "Lesion 1: Malignancy ...: Malignant; Long axis 23.1 mm; image 17"."""
     parts = [statement_in_words(item, kind) for item in evaluations]
+    parts += [remark] if remark else []
     parts += [number_in_words(item) for item in measurements]
     parts += [place] if (place := place_in_words(source)) else []
     return f"{name}: {'; '.join(parts)}" if parts else name

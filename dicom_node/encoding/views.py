@@ -76,18 +76,18 @@ def views_of(
         crop = _crop(findings, segments, chosen, pixels.shape[1:3])
     else:
         crop = _device_region(images.header, pixels.shape[1:3])
-    base = _base(images, pixels, chosen)
+    base = bases_of(images, pixels, chosen)
     scales = tuple(scale_of(map_) for map_ in maps)
     views = []
     for index in () if maps else chosen:
-        views.append(_view(findings, segments, images, index, base[index], crop, None))
+        views.append(view_of(findings, segments, images, index, base[index], crop, None))
     for map_, scale in zip(maps, scales, strict=True):
         for index in chosen:
             picture = _coloured(base[index], map_.values[index], scale)
-            views.append(_view(findings, segments, images, index, picture, crop, map_))
+            views.append(view_of(findings, segments, images, index, picture, crop, map_))
     missing = sum(not any(_touches(item, index) for index in chosen) for item in segments if item.site is not None)
     missing += sum(item.image not in chosen for item in findings.planar)
-    return Views(tuple(views), scales, missing, bool(views) and _may_identify(images, crop, pixels.shape[1:3]))
+    return Views(tuple(views), scales, missing, bool(views) and may_identify(images, crop, pixels.shape[1:3]))
 
 
 def _touches(segment: Segment, index: int) -> bool:
@@ -178,7 +178,7 @@ def _device_region(header: Dataset, shape: tuple[int, ...]) -> tuple[slice, slic
     return slice(top, bottom), slice(left, right)
 
 
-def _may_identify(images: SourceImages, crop: tuple[slice, slice], shape: tuple[int, ...]) -> bool:
+def may_identify(images: SourceImages, crop: tuple[slice, slice], shape: tuple[int, ...]) -> bool:
     """Whether to declare the pictures as possibly carrying a name: what the source says of itself, else by its kind."""
     stated = images.header.get("BurnedInAnnotation")
     if stated in ("YES", "NO"):
@@ -187,7 +187,7 @@ def _may_identify(images: SourceImages, crop: tuple[slice, slice], shape: tuple[
     return not isinstance(images, SourceStack) and whole
 
 
-def _base(images: SourceImages, pixels: NDArray[Any], chosen: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+def bases_of(images: SourceImages, pixels: NDArray[Any], chosen: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
     """Index of an image -> the image as [row, column, 3]; one window for all, so that they can be compared."""
     if pixels.ndim == 4:
         return {index: np.asarray(pixels[index], dtype=np.uint8) for index in chosen}
@@ -205,7 +205,7 @@ def _coloured(picture: NDArray[np.uint8], values: NDArray[np.float32], scale: Sc
     return blended
 
 
-def _view(
+def view_of(
     findings: Findings,
     segments: Sequence[Segment],
     images: SourceImages,

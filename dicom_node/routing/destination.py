@@ -1,6 +1,6 @@
 """One destination of the administrator's file: where results go, what it takes, and when."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -71,7 +71,7 @@ class Destination:
     port: int = 0
     ae_title: str = ""
     tls: DestinationTls | None = None  # None: without
-    objects: tuple[str, ...] = Package().kinds  # keys of KINDS, in their order
+    objects: tuple[str, ...] | None = None  # keys of KINDS, in their order; None: the usual ones
     omit_empty_frames: bool = True
     fall_backs: bool = True
     #: UIDs in which objects that are not compressed are offered, the preferred one first
@@ -94,10 +94,13 @@ class Destination:
         scp = self.commitment_scp
         return scp.host or self.host, scp.port or self.port, scp.ae_title or self.ae_title
 
-    @property
-    def package(self) -> Package:
-        """What it is to get of an answer."""
-        return Package(self.objects, self.omit_empty_frames, self.fall_backs)
+    def package(self, besides: Iterable[str] = ()) -> Package:
+        """What it is to get of an answer.
+
+        besides : kinds that go with the usual ones where it does not state what it wants.
+        """
+        kinds = Package().with_kinds(besides).kinds if self.objects is None else self.objects
+        return Package(kinds, self.omit_empty_frames, self.fall_backs)
 
 
 def read_destination(reader: NodeReader, name: str, node: yaml.Node) -> Destination | None:

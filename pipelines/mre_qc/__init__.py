@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from pipelines.findings import Evaluation, Findings, ImageStatement, Map, Measurement, Region, UnsuitableInput
 from pipelines.inputs import MRE_ARRAYS, MreInput, MreSlice
 from pipelines.mre_qc import networks
-from pipelines.mre_qc.grids import pixel_mm2
-from pipelines.mre_qc.headline import in_one_line
+from pipelines.mre_qc.grids import onto, pixel_mm2
+from pipelines.mre_qc.headline import in_one_line, in_one_word
 from pipelines.mre_qc.physics import SlicePhysics, examine
+from pipelines.mre_qc.reasons import ADVICE
 from pipelines.mre_qc.stiffness import ExamStiffness, SliceStiffness, exam_stiffness, slice_stiffness
-from pipelines.mre_qc.thresholds import Thresholds, in_force
+from pipelines.mre_qc.thresholds import Thresholds, edition, in_force
 from pipelines.mre_qc.verdict import ExamVerdict, SliceVerdict, exam_verdict, slice_verdict
 from pipelines.pipeline import Predictor
 
@@ -30,6 +31,9 @@ GRID_ROLES = ("magnitude", "phase", "elastogram", "wave", "confidence", "colour"
 LIVER, READABLE = networks.MAPS.index("liver"), networks.MAPS.index("readable")
 #: Share of liver from which a pixel is liver.
 LIVER_FROM = 0.5
+#: Range of the colours of elastograms, kPa: that of the scanners' own.
+SHOWN_KPA = (0.0, 8.0)
+_MM2 = 100.0  # in one cm2
 #: Gaps between slices may differ by this part of the usual one; with more they are no stack.
 EVEN = 0.1
 
@@ -74,6 +78,11 @@ def run(study: MreInput, bundles: Mapping[str, Predictor]) -> Findings:
     )
     answer = _Answer(study, role, hz, limits, physics, verdicts, each, exam, stiffness, refused)
     return answer.findings({"prepare": time.monotonic() - inferred, "infer": inferred - clock})
+
+
+def configuration() -> dict[str, str]:
+    """The table that is in force, for the provenance of answers. Raises ValueError, OSError if it cannot be used."""
+    return {"thresholds": edition()}
 
 
 def _grid_role(study: MreInput) -> str:
@@ -122,16 +131,26 @@ class _Answer:
             evaluations=(
                 *self._exam_evaluations(),
                 Evaluation("method", "mr_elastography"),
+                *self._source(),
             ),
             images=tuple(self._statement(place, index) for place, index in enumerate(self.on_grid)),
             maps=maps,
+            shown=self._shown(),
+            verdict=in_one_word(self.exam, more_to_come=self.study.more_to_come),
             headline=in_one_line(
                 self.exam, self.verdicts, self.stiffness, self.hz, self.limits, more_to_come=self.study.more_to_come
             ),
             warnings=self._warnings(),
+            remarks=self._remarks(),
             summary=self._summary(),
             seconds=seconds,
         )
+
+    def _source(self) -> tuple[Evaluation, ...]:
+        if self.stiffness is None:
+            return ()
+        own = self.stiffness.source == "inversion"
+        return (Evaluation("stiffness_source", "own_inversion" if own else "scanner_elastogram"),)
 
     def _exam_evaluations(self) -> tuple[Evaluation, ...]:
         """The verdict on the exam; slices that are still to come may only make it better, so no bad one before them."""
@@ -147,20 +166,21 @@ class _Answer:
             Measurement("diagnostic_slices", self.exam.diagnostic_slices, "{slices}"),
             Measurement("diagnostic_probability", round(100 * self.exam.probability, 1), "%"),
         ]
-        if self.study.frequency_hz:
-            found.append(Measurement("driver_frequency", self.study.driver_frequency_hz or self.hz, "Hz"))
         if self.stiffness is not None:
             found.insert(0, Measurement("shear_stiffness", round(self.stiffness.mean_kpa, 3), "kPa"))
-            found.append(Measurement("readable_area", round(self.stiffness.valid_mm2, 1), "mm2"))
+            found.append(Measurement("area_of_region", self.stiffness.valid_mm2 / _MM2, "cm2"))
+        if self.study.frequency_hz:
+            found.append(Measurement("driver_frequency", self.study.driver_frequency_hz or self.hz, "Hz"))
         return tuple(found)
 
     def _statement(self, place: int, index: int) -> ImageStatement:
         verdict, stiffness = self.verdicts[index], self.each[index]
         measured = [Measurement("diagnostic_probability", round(100 * verdict.probability, 1), "%")]
+        if verdict.readable_mm2 is not None:
+            measured.append(Measurement("readable_area", verdict.readable_mm2 / _MM2, "cm2"))
         if verdict.is_diagnostic and stiffness is not None and self.stiffness is not None:
             measured.insert(0, Measurement("shear_stiffness", round(stiffness.mean_kpa, 3), "kPa"))
-        if verdict.readable_mm2 is not None:
-            measured.append(Measurement("readable_area", round(verdict.readable_mm2, 1), "mm2"))
+            measured.append(Measurement("area_of_region", stiffness.valid_mm2 / _MM2, "cm2"))
         return ImageStatement(
             image=place,
             label=f"Slice {index + 1}",
@@ -170,6 +190,7 @@ class _Answer:
                 *(Evaluation("quality_finding", reason) for reason in verdict.reasons),
                 Evaluation("method", "mr_elastography"),
             ),
+            remark=ADVICE[verdict.reasons[0]] if verdict.reasons else "",
         )
 
     def _volumes(self) -> tuple[tuple[Region, ...], tuple[Map, ...]]:
@@ -181,9 +202,22 @@ class _Answer:
         if not masks.any():
             return (), ()
         return (
-            (Region("Measured area of the liver", "liver", masks),),
-            (Map("Shear stiffness", "shear_stiffness", "kPa", values),),
+            (Region("Measured area of the liver", "measured_area", masks),),
+            (Map("Shear stiffness", "shear_stiffness", "kPa", values, SHOWN_KPA),),
         )
+
+    def _shown(self) -> tuple[Map, ...]:
+        """The elastogram, so that the page shows what was judged where nothing could be measured too."""
+        if not self._is_stack() or "elastogram" not in self.study.roles:
+            return ()
+        shape = (len(self.on_grid), *self.study.slices[self.on_grid[0]].planes[self.role].shape)
+        values = np.full(shape, np.nan, np.float32)
+        for place, index in enumerate(self.on_grid):
+            one = self.study.slices[index]
+            if one.elastogram is not None:
+                kpa = onto(np.nan_to_num(one.elastogram), one.planes["elastogram"], one.planes[self.role])
+                values[place] = np.where(kpa > 0, kpa, np.nan)
+        return (Map("Elastogram", "shear_stiffness", "kPa", values, SHOWN_KPA),) if np.isfinite(values).any() else ()
 
     def _map(self, index: int) -> NDArray[np.float32]:
         """Stiffness inside the measured area of a diagnostic slice."""
@@ -202,20 +236,33 @@ class _Answer:
         return tuple(role for role in MRE_ARRAYS if role in self.study.roles)
 
     def _warnings(self) -> tuple[str, ...]:
-        study, found = self.study, [f"Judged from {', '.join(self._used())}."]
-        if not study.frequency_hz:
-            found.append(f"The frequency is not stated; {self.hz:g} Hz is assumed.")
+        study, found = self.study, []
         if _frequencies_differ(study, self.limits):
             found.append(f"Driver {study.driver_frequency_hz:g} Hz, sequence {study.frequency_hz:g} Hz.")
         if self.stiffness is None:
             found.append(f"No stiffness is stated: {self.refused}.")
         elif self.stiffness.source == "inversion":
             found.append("No elastogram was there: stiffness is from this node's own inversion.")
+        if not study.frequency_hz:
+            found.append(f"The frequency is not stated; {self.hz:g} Hz is assumed.")
         left_out = len(study.slices) - len(self.on_grid)
         if left_out:
             found.append(f"{left_out} slices have no {self.role} image; they are judged, but not shown.")
-        found += [f"Input: {note}" for note in study.notes]
         return tuple(found)
+
+    def _remarks(self) -> tuple[str, ...]:
+        """What the answer was come by with: inputs, method, limits."""
+        found = [f"Judged from {', '.join(self._used())}."]
+        stated = self._stiffness()
+        if stated is not None:
+            source = "the scanner's elastogram" if stated["source"] == "elastogram" else "this node's inversion"
+            found.append(f"|G*| at {self.hz:g} Hz from {source}, {stated['slices']} slices; not Young's modulus.")
+            if stated["bin"] is not None:
+                found.append(f"Bin '{stated['bin']['meaning']}': {stated['bin']['source']}.")
+            else:
+                low, high = self.limits.stiffness.bins_hz
+                found.append(f"Bins of stiffness hold for {low:g} to {high:g} Hz: none is stated.")
+        return (*found, *(f"Input: {note}." for note in self.study.notes))
 
     def _summary(self) -> dict[str, Any]:
         """The pipeline's part of result.json."""

@@ -1,5 +1,6 @@
 """The limits that a site may edit: when a slice and an exam are diagnostic, and the bins of stiffness."""
 
+import hashlib
 import os
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -87,13 +88,35 @@ class Thresholds:
 
 def in_force() -> Thresholds:
     """The site's table if VARIABLE names one, else the shipped one. Raises ValueError, OSError if it cannot be used."""
-    return read(Path(os.environ.get(VARIABLE) or SHIPPED))
+    return read(_path_in_force())
 
 
-@lru_cache(maxsize=4)
+def edition() -> str:
+    """Which table is in force, for the provenance of an answer: whose, and its digest. Raises as `in_force` does."""
+    path = _path_in_force()
+    read(path)
+    return f"{'shipped' if path == SHIPPED else 'own'} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
 def read(path: Path) -> Thresholds:
     """Read a table. Raises OSError, and ValueError that names the key for anything missing, unknown or not a number."""
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no text in UTF-8") from error
+    return _parsed(path, text)
+
+
+def _path_in_force() -> Path:
+    return Path(os.environ.get(VARIABLE) or SHIPPED)
+
+
+@lru_cache(maxsize=4)  # by its text, so that an edited file counts at once
+def _parsed(path: Path, text: str) -> Thresholds:
+    try:
+        table = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(table, dict):
         raise ValueError(f"{path}: no table of thresholds")
     bins = _section(path, table, "bins")

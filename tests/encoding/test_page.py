@@ -201,6 +201,61 @@ def test_a_map_is_shown_in_colours_with_their_meaning() -> None:
     assert (spread == 0).mean() > 0.05  # and grey where the map has no value
 
 
+def mre_answer(count: int = 4) -> tuple[Findings, SourceImages, NDArray[np.float32]]:
+    """An exam of which one slice is not diagnostic, with the scanner's elastogram of all."""
+    images = source_stack([through_bytes(ds) for ds in mr_stack(count)])
+    shape = images.shape
+    elastogram = np.linspace(0.5, 9, np.prod(shape), dtype=np.float32).reshape(shape)
+    bad = (Evaluation("quality", "non_diagnostic"), Evaluation("quality_finding", "MOTION"))
+    statements = tuple(
+        ImageStatement(index, f"Slice {index + 1}", (Measurement("readable_area", 1.5 + index, "cm2"),),
+                       (Evaluation("quality", "diagnostic"),) if index else bad,
+                       "" if index else "repeat the breath-hold at end-expiration")
+        for index in range(count)
+    )  # fmt: skip
+    findings = Findings(
+        "magnitude", (), images=statements,
+        shown=(Map("Elastogram", "shear_stiffness", "kPa", elastogram, (0.0, 8.0)),),
+        measurements=(Measurement("diagnostic_slices", count - 1, "{slices}"),),
+        evaluations=(Evaluation("study_quality", "non_diagnostic"), Evaluation("quality_finding", "MOTION")),
+        verdict="REPEAT", headline="REPEAT: motion", warnings=("No stiffness is stated.",),
+        remarks=("Bins: a source.",),
+    )  # fmt: skip
+    return findings, images, np.full(shape, 300, np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 8, 12])
+def test_every_slice_stands_over_its_map_with_verdict_reason_and_advice(count: int) -> None:
+    findings, images, pixels = mre_answer(count)
+    page = summary_page(findings, [], images, pixels, provenance())
+    everything_lies_on(page)
+    texts = [item.text for item in page.items if isinstance(item, Text)]
+    assert texts.count("Non-diagnostic quality") == 1
+    assert texts.count("Diagnostic quality") == count - 1
+    text = words(page)
+    for part in ("REPEAT", "No stiffness is stated.", "Bins: a source.", "Motion", "repeat the breath-hold", "1.5 cm²"):
+        assert part in text
+    # one colour bar, and two pictures of each slice: the second one in colours
+    pictures = [item for item in page.items if isinstance(item, Picture)]
+    assert len(pictures) == 2 * count + 1
+    grey = [np.ptp(item.pixels, axis=2).max() == 0 for item in pictures[:-1]]
+    assert grey == [True, False] * count
+    assert page.shown == tuple(range(count))
+    named = capture(page, images.header, provenance(), images=images).SeriesDescription
+    assert named.startswith("RESEARCH REPEAT: ")
+
+
+def test_slices_that_leave_a_map_out_or_are_too_many_have_the_usual_page() -> None:
+    findings, images, pixels = mre_answer(4)
+    map_ = replace(findings.shown[0], label="Stiffness")
+    page = summary_page(
+        replace(findings, images=findings.images[:1], maps=(map_,), shown=()), [], images, pixels, provenance()
+    )
+    assert len(page.shown) == 4
+    many, images, pixels = mre_answer(13)
+    assert len(summary_page(many, [], images, pixels, provenance()).shown) == MAX_VIEWS
+
+
 def test_maps_without_any_value_and_studies_without_pixels_have_a_page() -> None:
     findings, images, pixels = mr_answer()
     empty = replace(findings, maps=(replace(findings.maps[0], values=np.full_like(findings.maps[0].values, np.nan)),))

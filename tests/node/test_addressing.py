@@ -36,11 +36,18 @@ def test_packages_of_a_rules_destinations() -> None:
         "  a: {type: folder, path: /a}\n"
         "  b: {type: folder, path: /b, objects: [sr_text], fall_backs: false}\n"
     )
-    job = mock.Mock(spec=Job, send_to=("a", "b", "gone"), partial="")
+    job = mock.Mock(spec=Job, pipeline="ct_lesion", send_to=("a", "b", "gone"), partial="")
     assert packages_for(configuration, job) == {
         "a": Package(),
         "b": Package(("sr_text",), fall_backs=False),
         "gone": Package(),
+    }
+    job.pipeline = "mre_qc"
+    with_picture = Package(("seg", "pm", "sc", "sr"))
+    assert packages_for(configuration, job) == {
+        "a": with_picture,
+        "b": Package(("sr_text",), fall_backs=False),
+        "gone": with_picture,
     }
     job.partial = "2 of 4 slices"  # reports alone
     assert [package.kinds for package in packages_for(configuration, job).values()] == [("sr",), ("sr_text",), ("sr",)]

@@ -3,14 +3,17 @@
 import json
 from dataclasses import replace
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mre_oracle import input_of, know
+from pydicom import dcmread
 
 from dicom_node.encoding.concepts import CONCEPTS
 from dicom_node.folder import inputs_from_folder
+from dicom_node.settings import Settings
 from dicom_node.single import _answer
 from models.phantoms.mre.cases import write_case
 from models.phantoms.mre.exam import Exam, simulate_exam
@@ -18,6 +21,7 @@ from pipelines.catalogue import MRE_ANY_OF, MRE_ROLES
 from pipelines.findings import UnsuitableInput
 from pipelines.mre_qc import run
 from pipelines.mre_qc.reasons import REASONS
+from pipelines.mre_qc.thresholds import SHIPPED, VARIABLE, in_force
 from pipelines.pipeline import Pipeline
 
 GOOD, SILENT = 910005, 910028
@@ -25,7 +29,7 @@ ALL = ("magnitude", "phase", "elastogram", "confidence")
 ALL_WRITTEN = ("magnitude", "phase", "stiffness", "confidence")  # as the phantoms name them
 PIPELINE = Pipeline(
     name="mre_qc", version="0.1.0", title="AI MR elastography quality", modality="MR", roles=MRE_ROLES, bundles=(),
-    queue="cpu", module="pipelines.mre_qc", any_of=MRE_ANY_OF, answers_per_slice=True,
+    queue="cpu", module="pipelines.mre_qc", any_of=MRE_ANY_OF, answers_per_slice=True, objects=("sc",),
 )  # fmt: skip
 
 
@@ -141,4 +145,56 @@ def test_a_case_folder_becomes_report_segmentation_and_map(monkeypatch: pytest.M
         [s["slice_position_mm"] for s in truth["slices"]], abs=0.01
     )
     assert [s["diagnostic"] for s in result["slices"]] == [s["diagnostic"] for s in truth["slices"]]
-    assert {item.kind for item in answer.objects} == ({"sr", "seg", "pm"} if result["stiffness"] else {"sr"})
+    # no map: a viewer cannot lay it over a Series that has several phase offsets of each slice
+    assert {item.kind for item in answer.objects} == ({"sr", "seg", "sc"} if result["stiffness"] else {"sr", "sc"})
+    report = dcmread(BytesIO(next(item.data for item in answer.objects if item.kind == "sr")))
+    assert report.SeriesDescription.startswith(f"RESEARCH {'DIAGNOSTIC' if result['exam']['diagnostic'] else 'REPEAT'}")
+    listed = {
+        str(instance.ReferencedSOPInstanceUID)
+        for series in report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+    sent = {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in (case / "dicom").glob("*.dcm")}
+    assert sent <= listed
+    groups = next(item for item in report.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "126010")
+    exam_first = groups.ContentSequence[0]
+    texts = [item.TextValue for item in exam_first.ContentSequence if item.ValueType == "TEXT"]
+    assert "Liver" in texts
+    assert any(text.startswith(("DIAGNOSTIC: ", "REPEAT: ")) for text in texts)
+    codes = {item.ConceptCodeSequence[0].CodeValue for item in exam_first.ContentSequence if item.ValueType == "CODE"}
+    assert codes >= {"RID12" if result["exam"]["diagnostic"] else "RID14", "MRE"}
+
+
+def test_every_input_image_is_evidence_whatever_offset_it_is_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seed, facts = 910009, {"matrix": 64, "slices": 2, "fault": "NO_DRIVER_WAVES"}
+    case = write_case(seed, tmp_path, vendor="GE", others=False, roles=("magnitude", "phase"), **facts)
+    know(monkeypatch, simulate_exam(seed, vendor="GE", **facts), [0.02] * 2)
+    answer = _answer(PIPELINE, inputs_from_folder(case / "dicom", PIPELINE), {})
+    assert {item.kind for item in answer.objects} == {"sr", "sc"}  # a verdict without stiffness is an answer too
+    assert answer.result["stiffness"] is None
+    report = dcmread(BytesIO(answer.objects[-1].data))
+    (series,) = (
+        item
+        for item in report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        if len(item.ReferencedSOPSequence) > 1
+    )
+    assert len(series.ReferencedSOPSequence) == len(list((case / "dicom").glob("*.dcm")))
+    assert b"RID14" in answer.objects[-1].data
+
+
+def test_the_table_in_force_is_part_of_what_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shipped = PIPELINE.configuration()
+    own = tmp_path / "own.yaml"
+    own.write_text(SHIPPED.read_text().replace("diagnostic_mm2: 2800.0", "diagnostic_mm2: 3500.0"))
+    monkeypatch.setenv(VARIABLE, str(own))
+    ours = PIPELINE.configuration()
+    assert (shipped["thresholds"].split()[0], ours["thresholds"].split()[0]) == ("shipped", "own")
+    own.write_text(own.read_text().replace("3500.0", "3600.0"))
+    assert PIPELINE.configuration() != ours
+    assert in_force().exam.diagnostic_mm2 == 3600.0
+    own.write_text("slice: [")
+    with pytest.raises(ValueError, match=r"own\.yaml"):
+        PIPELINE.configuration()
+    assert Settings().mre_qc_thresholds == own

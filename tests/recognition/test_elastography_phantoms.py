@@ -1,6 +1,11 @@
 """The simulated exams of every maker's writer are recognised, paired, bound and read back, beside other MR series."""
 
+import gzip
 import json
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +16,7 @@ import pytest
 from dicom_node.binding import bind
 from dicom_node.decoding.elastography import mre_input
 from dicom_node.recognition.headers import read_instance
+from dicom_node.recognition.parsing import UnreadableHeader
 from dicom_node.recognition.study import recognise
 from models.phantoms.mre import decoys
 from models.phantoms.mre.cases import WRITERS
@@ -18,7 +24,9 @@ from models.phantoms.mre.exam import Exam, simulate_exam
 from models.phantoms.mre.study import ROLES, Study, base_dataset, draw_geometry
 from pipelines.catalogue import MRE_ANY_OF, MRE_ROLES
 from pipelines.pipeline import Pipeline
+from storage.records import Instance
 
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 PIPELINE = Pipeline("mre_qc", "0", "AI MRE", "MR", MRE_ROLES, (), "cpu", "none", MRE_ANY_OF, answers_per_slice=True)
 #: Series of a study, as the phantoms name them -> kind. Of elastograms in colours the overlaid one plays the role.
 KINDS = {
@@ -77,3 +85,41 @@ def test_every_writers_exam_is_recognised_paired_and_read(writer: str, seed: int
             assert np.allclose(one.elastogram, maps.stiffness_kpa, atol=0.003)
         if one.confidence is not None:
             assert np.allclose(one.confidence, maps.confidence, atol=0.001)
+
+
+def foreign_images(folder: Path, unpacked: Path) -> Iterator[Path]:
+    """Every file below a folder; what is packed in .zip or .gz as well."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(unpacked / path.stem)
+            yield from (file for file in sorted((unpacked / path.stem).rglob("*")) if file.is_file())
+        elif path.suffix == ".gz":
+            (unpacked / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+            yield unpacked / path.stem
+        else:
+            yield path
+
+
+def test_real_images_of_other_kinds_are_never_taken_for_elastography(tmp_path: Path) -> None:
+    """Localizers, diffusion and enhanced multi-frame images of GE, Philips and Siemens; with names that tempt, too."""
+    if not (SHARED / "mr").is_dir():
+        pytest.skip(f"{SHARED / 'mr'}: real images are not here")
+    studies: dict[str, list[Instance]] = defaultdict(list)
+    for path in foreign_images(SHARED / "mr", tmp_path):
+        with suppress(UnreadableHeader):
+            instance = read_instance(path)
+            studies[instance.study_instance_uid].append(replace(instance, path=str(path)))
+    assert len(studies) >= 5
+    assert sum(map(len, studies.values())) >= 30
+    for study in studies.values():
+        for renamed in (study, [_liver(instance) for instance in study]):
+            recognised = recognise(renamed)
+            assert not [one for one in recognised.stacks if one.kind.startswith("mre")]
+            assert bind(PIPELINE, recognised).missing
+
+
+def _liver(instance: Instance) -> Instance:
+    """The same image as of a liver study that has elastography elsewhere."""
+    named = {"StudyDescription": "MR LIVER ELASTOGRAPHY", "SeriesDescription": "Ax liver", "BodyPartExamined": "LIVER"}
+    return replace(instance, attributes={**instance.attributes, **named})

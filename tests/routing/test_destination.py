@@ -23,7 +23,8 @@ def read(entry: str) -> Destination:
 def test_what_need_not_be_said() -> None:
     plain = read("type: dimse, host: h, port: 104, ae_title: PACS")
     assert plain == Destination("it", "dimse", "h", 104, "PACS")
-    assert plain.package == Package()
+    assert plain.package() == Package()
+    assert plain.package(["sc"]) == Package(("seg", "pm", "sc", "sr"))
     assert plain.transfer_syntaxes == (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
     assert (plain.hours, plain.max_associations, plain.commitment) == (None, 1, False)
 
@@ -34,7 +35,7 @@ def test_everything_about_a_destination() -> None:
         " fall_backs: false, transfer_syntaxes: implicit, hours: ['mon-fri 19:00-06:00', 'sat,sun 00:00-24:00'],"
         " max_associations: 3, commitment: true, tls: true"
     )
-    assert full.package == Package(("seg", "sc", "sr_text"), omit_empty_frames=False, fall_backs=False)
+    assert full.package(["pdf"]) == Package(("seg", "sc", "sr_text"), omit_empty_frames=False, fall_backs=False)
     assert full.transfer_syntaxes == (IMPLICIT_LITTLE,)
     assert full.hours == Hours((parse_window("mon-fri 19:00-06:00"), parse_window("sat,sun 00:00-24:00")))
     assert (full.max_associations, full.commitment, full.tls) == (3, True, DestinationTls())
