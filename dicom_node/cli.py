@@ -454,12 +454,17 @@ def evaluate(
     folder: Path,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the measures as JSON.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the plots; default: beside the cases.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Use this role alone, as if no other was sent; may be repeated.")
+    ] = None,
 ) -> None:
     """Run a pipeline over case folders and print its outcome measures with 95 % intervals."""
     from dicom_node.single import evaluate_cases
 
     with _progress() as progress:
-        report = evaluate_cases(_pipeline(pipeline), folder, plots or folder / "evaluation", Settings(), progress.track)
+        report = evaluate_cases(
+            _pipeline(pipeline), folder, plots or folder / "evaluation", Settings(), progress.track, only or ()
+        )
     table = Table("measure", "value", "95 % interval", "n", box=None)
     for row in report.rows():
         table.add_row(*row)

@@ -1,7 +1,8 @@
 """`dicom-node run` and `evaluate`: a pipeline on folders, without node, database or broker."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from dicom_node.analysis import Answer, analyse, refuse
 from dicom_node.decoding import load_ct_volume
 from dicom_node.decoding.ct import ct_lesion_input
 from dicom_node.encoding.capture import write_png
-from dicom_node.encoding.package import WITHOUT_FALL_BACKS
+from dicom_node.encoding.package import WITHOUT_FALL_BACKS, Package
 from dicom_node.encoding.provenance import Provenance
 from dicom_node.errors import NodeError, UnreadableSeries
 from dicom_node.folder import FolderInputs, inputs_from_folder
@@ -45,12 +46,18 @@ def evaluate_cases(
     plots: Path,
     settings: Settings,
     track: Callable[..., Iterable[Any]],
+    only: Sequence[str] = (),
 ) -> Any:
     """Run the pipeline over the case folders below `folder` and measure it against their truth.
 
+    only : roles that are used, as if the others had not been sent; empty: all.
     Returns the pipeline's report (`rows()`, `as_dict()`); refused cases count in it.
-    Raises NodeError when there is no case.
+    Raises NodeError when there is no case, or no such role.
     """
+    if unknown := sorted(set(only) - {role.name for role in pipeline.roles}):
+        raise NodeError(
+            f"{pipeline.name} has no role {unknown[0]!r}; its roles: {', '.join(r.name for r in pipeline.roles)}"
+        )
     cases = sorted(truth.parent for truth in folder.glob("*/truth.json"))
     if not cases:
         raise NodeError(f"{folder}: no case folder (<case>/truth.json with <case>/dicom/*.dcm)")
@@ -59,7 +66,9 @@ def evaluate_cases(
     for case in track(cases, description=f"evaluate {pipeline.name}"):
         truth = json.loads((case / "truth.json").read_text())
         inputs = inputs_from_folder(case / "dicom", pipeline)
-        pairs.append((truth, dict(_answer(pipeline, inputs, bundles).result)))
+        if only:
+            inputs = replace(inputs, paths={role: paths for role, paths in inputs.paths.items() if role in only})
+        pairs.append((truth, dict(_answer(pipeline, inputs, bundles, packages=()).result)))
     evaluate, plot = EVALUATIONS[pipeline.name]()
     report = evaluate(pairs)
     plots.mkdir(parents=True, exist_ok=True)
@@ -79,7 +88,15 @@ def read_ct_phases(folder: Path) -> CtLesionInput:
     return ct_lesion_input({role: load_ct_volume(paths) for role, paths in inputs.paths.items()})
 
 
-def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predictor] | Any) -> Answer:
+def _answer(
+    pipeline: Pipeline,
+    inputs: FolderInputs,
+    bundles: dict[str, Predictor] | Any,
+    packages: Sequence[Package] | None = None,
+) -> Answer:
+    """packages: None: what `run` writes; empty: nothing is encoded."""
+    if packages is None:
+        packages = (WITHOUT_FALL_BACKS.with_kinds(pipeline.objects),)
     provenance = Provenance.of(
         node_id=NO_NODE,
         study_instance_uid=inputs.study_instance_uid,
@@ -95,6 +112,5 @@ def _answer(pipeline: Pipeline, inputs: FolderInputs, bundles: dict[str, Predict
             named = {name for names in pipeline.any_of for name in names}
             needed = "any of: " + "; ".join(role.meaning for role in pipeline.roles if role.name in named)
         reason = f"The study lacks what {pipeline.name} needs: {needed}. Found: {inputs.missing}"
-        return refuse(pipeline, {"": inputs.any_paths}, bundles, provenance, reason)
-    package = WITHOUT_FALL_BACKS.with_kinds(pipeline.objects)
-    return analyse(pipeline, inputs.paths, bundles, provenance, packages=[package])
+        return refuse(pipeline, {"": inputs.any_paths}, bundles, provenance, reason, packages=packages)
+    return analyse(pipeline, inputs.paths, bundles, provenance, packages=packages)
