@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from elastography_exams import OFFSETS, SLICES, ge, indexed, siemens
 
 from dicom_node.assembly import Ready
 from dicom_node.binding import bind
@@ -14,7 +15,6 @@ from dicom_node.early_answers import LONGEST_PAUSE_S, PAUSE_S, SILENCE_S, Early,
 from dicom_node.recognition.study import recognise
 from pipelines.catalogue import PIPELINES
 from storage.records import Instance, Job
-from tests.elastography_exams import OFFSETS, SLICES, ge, indexed, siemens
 
 START = datetime(2025, 1, 2, 10, 0, tzinfo=UTC)
 PIPELINE = PIPELINES["mre_qc"]

@@ -5,6 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from elastography_exams import EXAMS, OFFSETS, SLICES, ge, indexed, ordinary_mr, siemens
+from study_timeline import START
 
 from dicom_node.assembly import Overdue, Ready, Wait, decide
 from dicom_node.binding import Binding, bind
@@ -14,8 +16,6 @@ from dicom_node.slice_groups import slice_groups
 from pipelines.catalogue import MRE_ANY_OF, MRE_ROLES
 from pipelines.pipeline import Pipeline
 from storage.records import Association, Instance
-from tests.assembly.study_timeline import START
-from tests.elastography_exams import EXAMS, OFFSETS, SLICES, ge, indexed, ordinary_mr, siemens
 
 PIPELINE = Pipeline("mre_qc", "0", "AI MRE", "MR", MRE_ROLES, (), "cpu", "none", MRE_ANY_OF, answers_per_slice=True)
 LATER = START + timedelta(seconds=5)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import elastography_exams as exams
 import numpy as np
 import pytest
+from elastography_exams import EXAMS, FIRST_MM, OFFSETS, SLICES, SPACING_MM, canon, ge, philips, siemens
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,8 +24,6 @@ from dicom_node.folder import inputs_from_folder
 from pipelines.catalogue import MRE_ANY_OF, MRE_ROLES
 from pipelines.inputs import MreInput
 from pipelines.pipeline import Pipeline
-from tests import elastography_exams as exams
-from tests.elastography_exams import EXAMS, FIRST_MM, OFFSETS, SLICES, SPACING_MM, canon, ge, philips, siemens
 
 PIPELINE = Pipeline("mre_qc", "0", "AI MRE", "MR", MRE_ROLES, (), "cpu", "none", MRE_ANY_OF, answers_per_slice=True)
 

@@ -173,7 +173,7 @@ def verdict(probability: float, readable: float | None = 2000.0, reason: str = "
 
 
 def test_networks_and_physics_are_joined_and_disagreement_is_limited_quality() -> None:
-    sure, doubtful = verdict(0.95, 3000.0), verdict(0.7, 900.0)
+    sure, doubtful = verdict(0.95, 3000.0), verdict(0.8, 900.0)
     assert (sure.quality, sure.reasons) == ("diagnostic", ())
     assert doubtful.quality == "limited"
     assert verdict(0.1).quality == "non_diagnostic"

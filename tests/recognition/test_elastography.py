@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from dicom_node.recognition.elastography import MreStack, elastography
-from dicom_node.recognition.elastography_words import own_text, product_in, stated_frequencies_hz
-from dicom_node.recognition.headers import UnreadableHeader, read_instance
-from dicom_node.recognition.study import recognise
-from storage.records import Instance
-from tests.elastography_exams import (
+from elastography_exams import (
     EXAMS,
     OFFSETS,
     SLICES,
@@ -27,6 +19,14 @@ from tests.elastography_exams import (
     philips,
     siemens,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dicom_node.recognition.elastography import MreStack, elastography
+from dicom_node.recognition.elastography_words import own_text, product_in, stated_frequencies_hz
+from dicom_node.recognition.headers import UnreadableHeader, read_instance
+from dicom_node.recognition.study import recognise
+from storage.records import Instance
 
 SHARED_MR = Path(__file__).parents[2].parent / "shared" / "data" / "mr"
 #: Per exam: component -> (slices, images per slice).
