@@ -45,7 +45,8 @@ class EmbeddedBroker:
         """Process id of the running server, also of one that another process started; None: not running."""
         if self._child is not None:
             if self._child.poll() is None:
-                return self._child.pid
+                # Ended, but threads of it not yet: no longer ours to wait for, and no server either.
+                return self._child.pid if processes.is_alive(self._child.pid) else None
             self._child = None
         try:
             pid = int(self._pid_file.read_text(encoding="ascii"))
