@@ -76,7 +76,8 @@ def test_every_network_learns(data: Slices, kind: str) -> None:
     network = SliceNet(kind, len(channels.CHANNELS), len(REASONS), [8, 12, 16], [1, 1, 1], channels.PITCH_MM)
     stream = mre_qc.batches(data, channels.CHANNELS, ROLES, np.random.default_rng(2), 4)
     losses: list[float] = []
-    batch = next(stream)
+    image, label, weight = next(stream)
+    batch = image[..., 16:64, 16:72], label[..., 16:64, 16:72], weight  # a part is enough to learn by heart
     fit(
         network, iter([batch] * 13), mre_qc.loss, Budget(steps=12),
         device="cpu", peak_rate=5e-3, on_step=lambda p: losses.append(p.loss),

@@ -94,7 +94,7 @@ def _flipped(volume: hd.Volume, axes: list[int]) -> hd.Volume:
     return volume.flip_spatial(axes) if axes else volume
 
 
-@settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(
     axes=st.sets(st.sampled_from([0, 1, 2]), min_size=1),
     shift=st.tuples(*[st.floats(-300, 300)] * 3),

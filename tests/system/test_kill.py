@@ -1,22 +1,13 @@
 """kill -9 of any part at a bad moment: every acknowledged image is kept, and the PACS gets one SR and one SEG."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nodes import Pacs, RunningNode, all_files, clone, wait_until
+from nodes import RunningNode, all_files, clone, wait_until
 
 from dicom_node.dimse.scu import SendResult, send_files
 from storage.files import sha256_of
-
-
-@pytest.fixture
-def node(tmp_path: Path, pacs: Pacs) -> Iterator[RunningNode]:
-    node = RunningNode(tmp_path, pacs).start()
-    node.import_rules()
-    yield node
-    node.stop()
 
 
 class Sender:
