@@ -111,10 +111,12 @@ def examine(one: MreSlice, plane: MrePlane, hz: float, limits: Thresholds, liver
     trust = confidence if confidence is not None else ours.confidence if ours is not None else None
     readable = _readable(inner, vessel, quality, trust, limits)
     valid = readable & (stiffness > 0) if source else np.zeros_like(readable)
-    # Two inversions err in different places: stiffness is taken where both fit.
+    # Two inversions err in different places: stiffness is taken where both fit and agree.
     for one_fit in (trust, None if ours is None else ours.confidence):
         if one_fit is not None:
             valid = valid & (one_fit >= limits.slice.least_confidence)
+    if kpa is not None and ours is not None:
+        valid = valid & (_difference(kpa, ours.stiffness_kpa, valid, spacing) < limits.stiffness.largest_difference)
     measures = _measures(seen, quality, liver, readable, trust, limits, plane, _ratio(seen, stiffness, valid, hz))
     return SlicePhysics(
         plane, liver, inner, vessel, readable, valid,
@@ -272,6 +274,15 @@ def _readable(inner: Mask, vessel: Mask, quality: _Quality, trust: Array | None,
     if quality.wave is None:  # then only the inversion's own confidence tells
         good = good & (trust >= limits.slice.least_confidence) if trust is not None else np.zeros_like(good)
     return np.asarray(good, np.bool_)
+
+
+def _difference(a: Array, b: Array, valid: Mask, spacing: tuple[float, float]) -> Array:
+    """Relative difference of two maps over a neighbourhood of valid pixels; their noise is no difference."""
+    ratio = np.zeros(a.shape, np.float32)
+    ratio[valid] = np.log(a[valid] / np.maximum(b[valid], 1e-3))
+    sigma = [NEIGHBOURHOOD_MM / mm for mm in spacing]
+    mean, share = (ndimage.gaussian_filter(part, sigma, truncate=2.5) for part in (ratio, valid.astype(np.float32)))
+    return np.asarray(np.abs(mean) / np.maximum(share, 1e-3), np.float32)
 
 
 # ------------------------------------------------------------------ numbers

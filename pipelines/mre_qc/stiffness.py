@@ -37,7 +37,9 @@ def slice_stiffness(one: SlicePhysics, limits: Thresholds) -> SliceStiffness | N
     """Stiffness of one slice; None where the valid area is too small to mean anything."""
     values = one.stiffness_kpa[one.valid]
     area = float(one.valid.sum()) * pixel_mm2(one.plane)
-    if area < limits.stiffness.least_slice_mm2 or not values.size:
+    readable = float(one.readable.sum()) * pixel_mm2(one.plane)
+    least = max(limits.stiffness.least_slice_mm2, limits.stiffness.least_slice_share * readable)
+    if area < least or not values.size:
         return None
     return SliceStiffness(float(values.mean()), float(values.std()), area)
 

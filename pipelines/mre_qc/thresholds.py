@@ -55,6 +55,8 @@ class StiffnessLimits:
 
     least_mm2: float
     least_slice_mm2: float
+    least_slice_share: float
+    largest_difference: float
     usual_hz: float
     bins_hz: tuple[float, float]
 

@@ -15,7 +15,7 @@ from pipelines.mre_qc.harmonics import harmonics
 from pipelines.mre_qc.inversion import invert
 from pipelines.mre_qc.physics import Measures, SlicePhysics, examine
 from pipelines.mre_qc.reasons import REASONS, named
-from pipelines.mre_qc.stiffness import SliceStiffness, exam_stiffness
+from pipelines.mre_qc.stiffness import SliceStiffness, exam_stiffness, slice_stiffness
 from pipelines.mre_qc.verdict import SliceVerdict, exam_verdict, physical_probability, slice_verdict
 
 N, PIXEL_MM, HZ = 128, 2.5, 60.0
@@ -76,15 +76,16 @@ def test_an_image_lands_where_it_lay() -> None:
     assert np.allclose(onto(image, PLANE, flipped), image[:, ::-1], atol=1e-5)
 
 
-def scanned(radians: float, snr: float, *, kpa: float = 3.0) -> SlicePhysics:
-    """A slice with a bright body; noise of magnitude and phase fit each other."""
+def scanned(radians: float, snr: float, **maps: np.ndarray) -> SlicePhysics:
+    """A slice of 3 kPa with a bright body; noise of magnitude and phase fit each other. maps: of the scanner."""
     rng = np.random.default_rng(3)
-    half = np.exp(0.5j * wave_phase(kpa, radians, 0.0))  # below pi: no wraps to be halved
+    half = np.exp(0.5j * wave_phase(3.0, radians, 0.0))  # below pi: no wraps to be halved
     noise = rng.normal(0, 100 / snr * np.sqrt(2), (2, 2, 4, N, N))  # one polarity has more noise than the mean of two
     plus, minus = 100 * BODY * half + noise[0, 0] + 1j * noise[0, 1], 100 * BODY / half + noise[1, 0] + 1j * noise[1, 1]
     magnitude = np.sqrt(np.abs(plus) * np.abs(minus)).astype(np.float32)
     phase = np.angle(plus * np.conj(minus)).astype(np.float32)
-    one = MreSlice(0.0, {"magnitude": PLANE, "phase": PLANE}, magnitude=magnitude, phase=phase)
+    planes = dict.fromkeys(("magnitude", "phase", *maps), PLANE)
+    one = MreSlice(0.0, planes, magnitude=magnitude, phase=phase, **maps)
     return examine(one, PLANE, HZ, LIMITS, liver=LIVER)
 
 
@@ -223,3 +224,25 @@ def test_stiffness_is_weighted_by_area_and_refused_when_there_is_too_little() ->
     assert "3.0 cm2" in exam_stiffness(small, True, LIMITS)[1]
     nothing = [(replace(physics, source=None), None, True)]
     assert "no elastogram" in exam_stiffness(nothing, True, LIMITS)[1]
+
+
+def test_stiffness_is_read_where_the_scanners_map_and_our_inversion_agree() -> None:
+    alone = scanned(1.2, 25.0)
+    left = ACROSS < -65
+    map_kpa = np.where(left, 3.0, 4.5).astype(np.float32)  # right of that it gainsays the wave, which is of 3 kPa
+    found = scanned(1.2, 25.0, elastogram=map_kpa, confidence=np.ones((N, N), np.float32))
+    assert found.source == "elastogram"
+    away = np.abs(ACROSS + 65) > 15
+    assert (found.valid & left & away).sum() > 0.9 * (alone.valid & left & away).sum() > 0
+    assert not (found.valid & ~left & away).any()
+
+
+def test_a_slice_valid_in_a_corner_of_what_can_be_read_is_not_measured() -> None:
+    whole = scanned(1.2, 25.0)
+    assert slice_stiffness(whole, LIMITS) is not None
+    place = np.flatnonzero(whole.valid)
+    for share, stated in ((0.08, False), (0.14, True)):
+        few = np.zeros(N * N, bool)
+        few[place[: int(share * whole.readable.sum())]] = True
+        assert few.sum() * PIXEL_MM**2 > LIMITS.stiffness.least_slice_mm2
+        assert (slice_stiffness(replace(whole, valid=few.reshape(N, N)), LIMITS) is not None) == stated
