@@ -1,7 +1,7 @@
 """One job from start to end: the story a newcomer reads first.
 
 An image that arrives goes   dimse/scp.py -> reception.py -> indexing.py   into the index,
-`scheduling.py` recognises it (recognition/), waits for what is missing (assembly.py), asks the rules (routing/) and
+`study_desk.py` recognises it (recognition/), waits for what is missing (assembly.py), asks the rules (routing/) and
 writes a job row; a Celery message with the row's id brings a worker here. What the worker makes goes to the
 destinations by delivering.py. PostgreSQL holds the truth: a message lost or doubled changes nothing.
 """

@@ -26,9 +26,9 @@ from dicom_node.errors import NodeError
 from dicom_node.node import Node
 from dicom_node.recognition.headers import read_instance, series_header
 from dicom_node.rerun import rerun
-from dicom_node.scheduling import Scheduler
 from dicom_node.settings import Settings
 from dicom_node.story import study_story
+from dicom_node.study_desk import StudyDesk
 from pipelines.catalogue import PIPELINES
 from pipelines.findings import Finding, Findings, Measurement, UnsuitableInput
 from pipelines.inputs import CtLesionInput
@@ -370,10 +370,10 @@ def test_results_of_a_time_before_editions_are_not_made_twice(bench: Bench) -> N
 
 
 def due(bench: Bench) -> list[Job]:
-    """The study's jobs after the scheduler has had its turn."""
-    scheduler = Scheduler(bench.node)
+    """The study's jobs after it has been considered."""
+    desk = StudyDesk(bench.node)
     for study in _studies(bench):
-        scheduler._consider(study)
+        desk.consider(study)
     with bench.node.pool.connection() as connection:
         return storage.jobs.for_study(connection, STUDY)
 
