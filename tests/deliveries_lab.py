@@ -85,6 +85,7 @@ class Lab:
         fingerprint: str = "f1",
         size_bytes: int = 0,
         association_id: str | None = None,
+        queue: str = "gpu",
     ) -> list[EncodedObject]:
         """A study whose job gives an object of each kind; fall-backs of the destinations too."""
         image = Instance(
@@ -94,7 +95,7 @@ class Lab:
         with self.node.pool.connection() as connection:
             storage.instances.add(connection, image)
             job = storage.jobs.request(
-                connection, study, "ct_lesion", fingerprint, "rule", inputs, list(send_to), "gpu"
+                connection, study, "ct_lesion", fingerprint, "rule", inputs, list(send_to), queue
             )
         assert job is not None
         built = Package(tuple(kinds)).built

@@ -1,6 +1,7 @@
 """Delivery over real PostgreSQL to real stand-in PACSs: what is remembered, what goes instead, who waits for whom."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,8 @@ import dicom_node.delivery as delivery_types
 import storage.associations
 import storage.deliveries
 import storage.destinations
+import storage.jobs
+from dicom_node import delivering
 from dicom_node.dimse.admission import Reject
 from dicom_node.dimse.standin import Faults, StandInPacs
 from dicom_node.story import study_story
@@ -90,6 +93,27 @@ def test_what_is_refused_at_negotiation_is_replaced_and_remembered(lab: Lab, pac
     lab.finish_job("2.25.3", ["pacs"])
     lab.deliver()
     assert arrived(pacs)[4:] == ["seg", "sr"]
+
+
+def test_an_urgent_answer_does_not_wait_for_a_long_one(
+    lab: Lab, pacs: StandInPacs, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivering, "GIVES_WAY_EVERY_S", 0.0)
+    pacs.faults = Faults(seconds=0.1)
+    lab.rules(pacs=f"{SENT_TO_PACS}{port}")
+    for number in range(6):
+        lab.finish_job(f"{STUDY}.{number}", ["pacs"], ["seg", "sr"])
+    courier = threading.Thread(target=lab.deliver)
+    courier.start()
+    try:
+        assert pacs.wait_for(1, 20)
+        lab.finish_job("2.25.1", ["pacs"], ["sr"], queue=storage.jobs.STAT)
+    finally:
+        courier.join(60)
+    studies = [item.study_instance_uid for item in pacs.kept]
+    assert len(studies) == 13
+    assert studies.index("2.25.1") < 6
+    assert all(delivery.attempts == 1 for number in range(6) for delivery in lab.deliveries(f"{STUDY}.{number}"))
 
 
 def test_with_nothing_to_go_instead_it_is_parked_and_the_rest_goes_on(lab: Lab, pacs: StandInPacs, port: int) -> None:
