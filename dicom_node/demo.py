@@ -53,7 +53,7 @@ class Example:
 EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "ct_lesion": (Example(11, frozenset({"SR", "SEG"})),),
     "mre_qc": (
-        Example(12, frozenset({"SR", "SC"}), "good", {"fault": ""}),
+        Example(22, frozenset({"SR", "SC"}), "good", {"fault": "", "vendor": "Siemens"}),
         Example(13, frozenset({"SR", "SC"}), "driver off", {"fault": "NO_DRIVER_WAVES"}),
     ),
 }
