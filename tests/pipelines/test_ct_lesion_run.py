@@ -94,20 +94,14 @@ def _flipped(volume: hd.Volume, axes: list[int]) -> hd.Volume:
     return volume.flip_spatial(axes) if axes else volume
 
 
-@settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-@given(
-    axes=st.sets(st.sampled_from([0, 1, 2]), min_size=1),
-    shift=st.tuples(*[st.floats(-300, 300)] * 3),
-)
-def test_storage_order_and_table_position_do_not_matter(
-    answer: Findings, axes: set[int], shift: tuple[float, float, float]
-) -> None:
+def test_storage_order_and_table_position_do_not_matter(answer: Findings) -> None:
     """Reversed slices, mirrored storage and another origin: the same lesions at the same places in the patient."""
+    axes, shift = [0, 2], (-217.3, 88.4, 291.0)
     study = CASE.study()
     move = np.eye(4)
     move[:3, 3] = shift
     arterial, portal_venous = (
-        _flipped(hd.Volume(volume.array, move @ volume.affine, "PATIENT"), sorted(axes))
+        _flipped(hd.Volume(volume.array, move @ volume.affine, "PATIENT"), axes)
         for volume in (study.arterial, study.portal_venous)
     )
     found = run(replace(study, arterial=arterial, portal_venous=portal_venous), bundles())
@@ -115,7 +109,7 @@ def test_storage_order_and_table_position_do_not_matter(
         assert np.subtract(a["centre_mm"], shift) == pytest.approx(b["centre_mm"], abs=0.6)
         assert a["volume_mm3"] == pytest.approx(b["volume_mm3"], rel=0.06)
         assert a["long_axis_mm"] == pytest.approx(b["long_axis_mm"], abs=1.0)
-    mask = _flipped(hd.Volume(found.findings[0].mask, portal_venous.affine, "PATIENT"), sorted(axes)).array
+    mask = _flipped(hd.Volume(found.findings[0].mask, portal_venous.affine, "PATIENT"), axes).array
     assert np.mean(mask != answer.findings[0].mask) < 5e-4
 
 
