@@ -22,6 +22,12 @@ _MEMORY = Path("/dev/shm")
 _PLACE = _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 << 30 else None
 
 
+def pytest_configure() -> None:
+    """One thread each for numpy and torch: two tests run at a time, and threads that wait for work spin."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests of whole nodes, so that at the end no worker waits for the other."""
     items.sort(key=lambda item: "system" not in item.path.parts)
