@@ -53,6 +53,7 @@ class Example:
 EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "ct_lesion": (Example(11, frozenset({"SR", "SEG"})),),
     "mre_qc": (
+        # of a maker whose colour pictures are no MR images of three samples, which validators reject
         Example(22, frozenset({"SR", "SC"}), "good", {"fault": "", "vendor": "Siemens"}),
         Example(13, frozenset({"SR", "SC"}), "driver off", {"fault": "NO_DRIVER_WAVES"}),
     ),

@@ -7,7 +7,6 @@ rules with `stat` look at it, for what can be answered early.
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psycopg
 import structlog
@@ -24,9 +23,10 @@ from dicom_node.patience import DATABASE_AWAY
 from dicom_node.recognition.ct_pixels import Enhancement, measure_enhancement
 from dicom_node.recognition.stacks import Stack
 from dicom_node.recognition.study import Recognised, recognise
+from dicom_node.routing.configuration import Rule
 from dicom_node.routing.matching import RuleMatch, match
 from pipelines.catalogue import PIPELINES
-from storage.records import Association, Instance, Job, Series, Study
+from storage.records import Association, Job, Series, Study
 
 log = structlog.get_logger()
 
@@ -63,11 +63,11 @@ class StudyDesk:
         """Recognise, match, bind, decide: what does this study need now?"""
         now = datetime.now(UTC)
         uid = study.study_instance_uid
-        stat_rules = {rule.name for rule in self.node.configuration().rules if rule.stat and rule.enabled}
+        looks_early = any(rule.stat and rule.enabled for rule in self.node.configuration().rules)
         with self.node.pool.connection() as connection:
             associations = storage.associations.for_study(connection, uid)
             busy_until = self._busy_until(study, associations, now)
-            look_at = self._looks_early_at(uid) if stat_rules else None
+            look_at = self._looks_early_at(uid) if looks_early else None
             if busy_until and (look_at is None or look_at > now):
                 self._collect(connection, study, busy_until, look_at)
                 return
@@ -146,8 +146,7 @@ class StudyDesk:
         of_pipeline = [job for job in jobs if job.pipeline == rule.run]
         found = early_answer(binding, of_pipeline, now)
         if isinstance(found, Early):
-            late = any(job.state in ("running", "done", "refused") and not job.partial for job in of_pipeline)
-            if not late or (rule.late or self.node.settings.late_images) == "rerun":
+            if not _begun(of_pipeline) or self._late_policy(rule) == "rerun":
                 self._request(rule_match, binding, Ready(found.fingerprint, found.inputs, found.evidence), study,
                               found.partial)  # fmt: skip
             return now + timedelta(seconds=LOOK_AGAIN_S)
@@ -196,18 +195,21 @@ class StudyDesk:
     def _start(self, rule_match: RuleMatch, binding: Binding, ready: Ready, study: Study, jobs: Sequence[Job]) -> str:
         """Ask for the run, unless it is one on late images that the rule does not want; says why."""
         rule = rule_match.rule
-        begun = [job for job in jobs if job.pipeline == rule.run and job.state in ("running", "done", "refused")]
-        earlier = [job for job in begun if not job.partial]
+        earlier = _begun([job for job in jobs if job.pipeline == rule.run])
         if earlier and all(job.fingerprint != ready.fingerprint for job in earlier):
-            text = f"rule {rule.name!r}, {rule.run}: images came after job {earlier[-1].id} had started"
-            policy = rule.late or self.node.settings.late_images
+            why = f"images came after job {earlier[-1].id} had started"
+            text = f"rule {rule.name!r}, {rule.run}: {why}"
+            policy = self._late_policy(rule)
             if policy != "rerun":
                 if policy == "alert":
                     self._say_once(study, "late", text + "; the result does not cover them (late: alert)")
-                return f"images came after job {earlier[-1].id} had started"
+                return why
             self._say_once(study, "late", text + "; the pipeline runs again on all images")
         self._request(rule_match, binding, ready, study)
         return ready.evidence
+
+    def _late_policy(self, rule: Rule) -> str:
+        return rule.late or self.node.settings.late_images
 
     def _request(self, rule_match: RuleMatch, binding: Binding, ready: Ready, study: Study, partial: str = "") -> None:
         rule = rule_match.rule
@@ -274,8 +276,11 @@ class StudyDesk:
         if key not in self._enhancements:
             while len(self._enhancements) >= REMEMBERED_ENHANCEMENTS:
                 self._enhancements.pop(next(iter(self._enhancements)))
-            self._enhancements[key] = measure_enhancement(self._paths(stack.instances))
+            paths = [self.node.store.path(instance.path) for instance in stack.instances]
+            self._enhancements[key] = measure_enhancement(paths)
         return self._enhancements[key]
 
-    def _paths(self, instances: Sequence[Instance]) -> list[Path]:
-        return [self.node.store.path(instance.path) for instance in instances]
+
+def _begun(jobs: Sequence[Job]) -> list[Job]:
+    """Those on whole inputs that are running or have answered."""
+    return [job for job in jobs if job.state in ("running", "done", "refused") and not job.partial]

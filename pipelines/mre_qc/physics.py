@@ -182,11 +182,19 @@ def _vessels(mean: Array | None, liver: Mask, spacing: tuple[float, float]) -> M
     """Pixels of the liver that are much brighter or darker than the liver around them."""
     if mean is None or not liver.any():
         return np.zeros_like(liver)
-    sigma = [12.0 / mm for mm in spacing]
-    share = ndimage.gaussian_filter(liver.astype(np.float32), sigma, truncate=2.5)
-    around = ndimage.gaussian_filter(np.where(liver, mean, 0), sigma, truncate=2.5) / np.maximum(share, 1e-3)
+    around = _mean_around(mean, liver, 12.0, spacing)
     fine = ndimage.gaussian_filter(mean, [1.0 / mm for mm in spacing])
     return np.asarray(liver & (np.abs(fine / np.maximum(around, 1e-9) - 1) > VESSEL_CONTRAST), np.bool_)
+
+
+def _mean_around(image: Array, mask: Mask, sigma_mm: float, spacing: tuple[float, float]) -> Array:
+    """Mean of an image's pixels inside `mask` over a Gaussian neighbourhood."""
+    sigma = [sigma_mm / mm for mm in spacing]
+    total, share = (
+        ndimage.gaussian_filter(np.asarray(part, np.float32), sigma, truncate=2.5)
+        for part in (np.where(mask, image, 0), mask)
+    )
+    return np.asarray(total / np.maximum(share, 1e-3), np.float32)
 
 
 # ------------------------------------------------------------------ what suffices
@@ -280,9 +288,7 @@ def _difference(a: Array, b: Array, valid: Mask, spacing: tuple[float, float]) -
     """Relative difference of two maps over a neighbourhood of valid pixels; their noise is no difference."""
     ratio = np.zeros(a.shape, np.float32)
     ratio[valid] = np.log(a[valid] / np.maximum(b[valid], 1e-3))
-    sigma = [NEIGHBOURHOOD_MM / mm for mm in spacing]
-    mean, share = (ndimage.gaussian_filter(part, sigma, truncate=2.5) for part in (ratio, valid.astype(np.float32)))
-    return np.asarray(np.abs(mean) / np.maximum(share, 1e-3), np.float32)
+    return np.abs(_mean_around(ratio, valid, NEIGHBOURHOOD_MM, spacing))
 
 
 # ------------------------------------------------------------------ numbers

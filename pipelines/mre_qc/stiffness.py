@@ -59,7 +59,7 @@ def exam_stiffness(
     area = sum(one.valid_mm2 for _, one in found)
     if area < limits.stiffness.least_mm2:
         least = limits.stiffness.least_mm2 / 100
-        return None, f"the valid area is {area / 100:.1f} cm2, less than {least:.1f} cm2"
+        return None, f"slices with enough valid area have {area / 100:.1f} cm2 of it, less than {least:.1f} cm2"
     means, areas = np.array([one.mean_kpa for _, one in found]), np.array([one.valid_mm2 for _, one in found])
     mean = float(np.average(means, weights=areas))
     spread = float(np.sqrt(np.average((means - mean) ** 2, weights=areas)))
